@@ -1,0 +1,30 @@
+"""Time and identity: UTC as integer microseconds, ids as UUIDv7 (RFC 9562). Injected where tests need to steer them."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+Clock = Callable[[], int]
+"""Returns now, in microseconds since 1970 UTC."""
+
+
+def now_us() -> int:
+    """Now, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def new_id() -> str:
+    """A new UUIDv7 as text: sorts by time of creation, to the microsecond in `rand_a` (RFC 9562 §6.2 method 3)."""
+    microseconds = now_us()
+    milliseconds, rest = divmod(microseconds, 1000)
+    fraction = rest * 4096 // 1000
+    tail = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF
+    value = milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | tail
+    return str(uuid.UUID(int=value))
+
+
+def iso(at_us: int) -> str:
+    """An instant as ISO 8601 text in UTC with microseconds, such as `2026-11-22T07:00:00.000000Z`."""
+    return datetime.fromtimestamp(at_us / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

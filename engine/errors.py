@@ -1,0 +1,73 @@
+"""Errors of the engine, named by who has to act. The API turns `code` into an HTTP status in one table.
+
+AIGatewayError
+├── UserError            the caller mends the request, the file or the configuration
+│   ├── NotFound         the named thing does not exist
+│   ├── Conflict         the thing exists but is not in a state that allows this
+│   └── BudgetExceeded   the call's worst case does not fit into what is left
+├── RetryableError       trying again later can help
+└── FatalError           trying again cannot help and the caller cannot mend it
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One mistake in a file or a request body; `line` and `column` count from 1, `path` is like `steps[2].model`."""
+
+    message: str
+    path: str | None = None
+    line: int | None = None
+    column: int | None = None
+    suggestion: str | None = None
+
+
+class AIGatewayError(Exception):
+    """Root of all errors that are meant to be shown: `message` is one plain sentence."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        details: Sequence[Mistake] = (),
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.details = tuple(details)
+
+
+class UserError(AIGatewayError):
+    """The request, the file or the configuration has to change."""
+
+
+class NotFound(UserError):
+    """The named thing does not exist."""
+
+
+class Conflict(UserError):
+    """The thing exists but is not in a state that allows this."""
+
+
+class BudgetExceeded(UserError):
+    """The worst case of a call does not fit into the budget that is left."""
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__("budget_exceeded", message, param=param)
+
+
+class RetryableError(AIGatewayError):
+    """Trying again can help, not before `retry_after_s` seconds where it is known."""
+
+    def __init__(self, code: str, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(code, message)
+        self.retry_after_s = retry_after_s
+
+
+class FatalError(AIGatewayError):
+    """Neither time nor the caller can mend this."""

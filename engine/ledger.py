@@ -1,0 +1,108 @@
+"""What a call to an upstream is worth: token buckets, the intent before it and the settlement after it.
+
+The rows live in `requests` (engine/store/requests.py). Intent first, then outcome: an intent is durable before the upstream
+request is sent, and an attempt whose end nobody saw stays visible as `unknown`, never as free.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from engine.states import ErrorClass
+
+
+class CostSource(StrEnum):
+    """Where a cost comes from."""
+
+    REPORTED = "reported"  # the upstream named the price itself
+    PRICED = "priced"  # reported usage times a known price
+    ESTIMATED = "estimated"  # usage counted here, because the upstream did not tell
+    FREE = "free"
+    UNKNOWN = "unknown"  # no price is known, or nobody saw the end
+
+
+class CallKind(StrEnum):
+    """What was called."""
+
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens in disjoint buckets; `reasoning` is information, already contained in `output`."""
+
+    input: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
+    output: int = 0
+    reasoning: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All input tokens, cached ones included (OpenAI's meaning)."""
+        return self.input + self.cache_read + self.cache_write
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.prompt_tokens + self.output
+
+
+@dataclass(frozen=True, slots=True)
+class CallScope:
+    """On whose behalf a call is made. `request_id` groups the attempts of one client request or one step attempt."""
+
+    request_id: str
+    workflow_name: str | None = None
+    run_id: str | None = None
+    step_id: str | None = None  # the step's key within its run, such as `report`
+    attempt: int | None = None
+    key_id: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """An upstream call about to be made. `reserve_picousd` is its worst case, None where no price is known."""
+
+    id: str
+    scope: CallScope
+    kind: CallKind
+    provider: str
+    model: str
+    requested_model: str
+    streamed: bool
+    at_us: int
+    reserve_picousd: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a call ended. `cost_picousd` is None exactly when `cost_source` is UNKNOWN."""
+
+    id: str
+    success: bool
+    usage: Usage | None
+    cost_picousd: int | None
+    cost_source: CostSource
+    finished_us: int
+    latency_us: int
+    ttft_us: int | None = None
+    status_code: int | None = None
+    error_class: ErrorClass | None = None
+    error: str | None = None
+
+
+class Book(Protocol):
+    """Where upstream calls are booked."""
+
+    async def open(self, intent: Intent) -> None:
+        """Durable when it returns. Raises: BudgetExceeded where the worst case does not fit."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Keeps the outcome: durable when it returns, or together with the step's own result."""
+        ...

@@ -1,0 +1,80 @@
+"""What the engine asks of the rooms above it, as small Protocols, and the data that crosses the border."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.definition import Definition, Step
+from engine.ledger import Book, CallScope
+from engine.states import ErrorClass
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The step's result: any JSON value. `model` names what answered an llm step, as `provider/model`."""
+
+    output: Any
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The step did not work. Whether it is tried again is its retry policy's to say, unless `final`."""
+
+    error_class: ErrorClass
+    message: str
+    retry_after_s: float | None = None
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The step's `if` was false."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branched:
+    """A container chose which of its `branches` runs; None: no branch, the step succeeds with null."""
+
+    branch: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OverBudget:
+    """The call's worst case does not fit into the run's budget: the run pauses, the step goes back uncounted."""
+
+    message: str
+
+
+Outcome = Succeeded | Failed | Skipped | Branched | OverBudget
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed step with all that its executor needs. `scope` holds the names its expressions may use."""
+
+    run_id: str
+    step_id: str  # the row's id
+    key: str  # the step's key within its run, such as `report`
+    attempt: int
+    definition: Definition
+    step: Step
+    scope: Mapping[str, Any]
+    call_scope: CallScope
+    book: Book
+
+
+class StepExecutor(Protocol):
+    """Runs one type of step. May raise anything: the worker turns it into Failed(internal)."""
+
+    async def execute(self, job: Job) -> Outcome:
+        """The step's outcome; cancelled from outside when the step is cancelled or times out."""
+        ...
+
+
+class Doorbell(Protocol):
+    """Tells workers that a step is ready. May lose or double what it is told: the database is the truth."""
+
+    def ring(self, step_id: str, priority: str) -> None:
+        """Never raises and never blocks for long."""
+        ...

@@ -1,0 +1,1 @@
+"""The database: tables, connections, group commit, and one module of queries per aggregate."""

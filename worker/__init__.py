@@ -1,0 +1,1 @@
+"""The queue comes in here: claims steps, executes them, completes them; delivers webhooks; keeps its processes alive."""
