@@ -49,6 +49,14 @@ class OverBudget:
 Outcome = Succeeded | Failed | Skipped | Branched | OverBudget
 
 
+class StepLedger(Book, Protocol):
+    """Where a step books its calls."""
+
+    async def remaining_picousd(self) -> int | None:
+        """What is left of the run's budget, None without one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A claimed step with all that its executor needs. `scope` holds the names its expressions may use."""
@@ -61,7 +69,7 @@ class Job:
     step: Step
     scope: Mapping[str, Any]
     call_scope: CallScope
-    book: Book
+    book: StepLedger
 
 
 class StepExecutor(Protocol):

@@ -1,0 +1,225 @@
+"""A worker's side of a step: claim, complete, give back. Each is one transaction, fenced by the attempt number.
+
+A worker that lost its lease cannot write a result: the step then has another attempt number or is not running, and `complete`
+answers `accepted=False`. The money it spent is booked all the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+from engine.catalogue import Catalogue
+from engine.definition import Definition, Step
+from engine.errors import BudgetExceeded, Conflict
+from engine.ledger import Intent, Settlement
+from engine.money import usd_text
+from engine.plan import DEFAULT_RETRY, retry_pause_s
+from engine.ports import Branched, Failed, Outcome, OverBudget, Skipped, Succeeded
+from engine.scope import scope_of
+from engine.states import AttemptStatus, EventType, RunStatus, StepStatus
+from engine.store.database import Row, Tx
+from engine.store.json_text import loads
+from engine.store.requests import open_request, run_committed_picousd, settle_request
+from engine.store.runs import begin_run, get_run, lock_run, set_run_status
+from engine.store.steps import branch_step, claim_step, end_attempt, get_step, insert_attempt, put_back_step
+from engine.transition import Ring, StepError, Transition
+from engine.webhook_outbox import queue_webhook
+
+_CLAIMABLE = {RunStatus.QUEUED.value, RunStatus.RUNNING.value, RunStatus.WAITING.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A step that this worker now holds, with all that its execution needs."""
+
+    run: Row
+    step_id: str
+    key: str
+    attempt: int
+    definition: Definition
+    step: Step
+    scope: dict[str, Any]
+    tags: dict[str, str]
+    started_us: int  # of the step's first attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """`accepted` is False for a worker that no longer held the step. `rings`: steps that became ready."""
+
+    accepted: bool
+    rings: tuple[Ring, ...] = ()
+    run_ended: bool = False
+
+
+def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) -> Claimed | None:
+    """Take a ready step of a run that may go on; None where it is not there to be taken."""
+    row = get_step(tx, step_id)
+    if row is None or row["status"] != StepStatus.READY.value:
+        return None
+    run = lock_run(tx, row["run_id"])
+    assert run is not None
+    if run["status"] not in _CLAIMABLE or not claim_step(tx, step_id, worker_id, now):
+        return None
+    graph = catalogue.graph(tx, run["version_id"])
+    attempt = row["attempt"] + 1
+    insert_attempt(tx, step_id, attempt, worker_id, now)
+    transition = Transition(tx, run, graph, now)
+    if run["status"] != RunStatus.RUNNING.value:
+        begin_run(tx, run["id"], now)
+        if run["status"] == RunStatus.QUEUED.value:
+            transition.history.add(EventType.RUN_STARTED)
+    transition.history.add(EventType.STEP_STARTED, step=row["key"], attempt=attempt)
+    transition.close()
+    step = graph.step(row["key"])
+    return Claimed(
+        run=run,
+        step_id=step_id,
+        key=row["key"],
+        attempt=attempt,
+        definition=graph.definition,
+        step=step,
+        scope=scope_of(tx, run, graph, step.references),
+        tags=loads(run["tags_json"]),
+        started_us=row["started_us"] or now,
+    )
+
+
+def complete(
+    tx: Tx,
+    catalogue: Catalogue,
+    held: Claimed,
+    worker_id: str,
+    outcome: Outcome,
+    *,
+    settlements: Sequence[Settlement] = (),
+    chance: float,
+    now: int,
+) -> Completed:
+    """Write what came of a claimed step, its calls' costs included. `chance` in [0, 1) is the retry jitter."""
+    for settlement in settlements:
+        settle_request(tx, settlement)
+    locked = _hold(tx, held, worker_id)
+    if locked is None:
+        return Completed(accepted=False)
+    run, row = locked
+    transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+    _apply(transition, row, held, outcome, chance)
+    transition.close()
+    return Completed(True, tuple(transition.rings), transition.ended)
+
+
+def give_back(tx: Tx, catalogue: Catalogue, held: Claimed, worker_id: str, now: int) -> Completed:
+    """Hand a claimed step back, as a draining worker does: another may take it at once, and no attempt is counted."""
+    locked = _hold(tx, held, worker_id)
+    if locked is None:
+        return Completed(accepted=False)
+    run, row = locked
+    end_attempt(tx, held.step_id, held.attempt, AttemptStatus.RETURNED, now)
+    put_back_step(tx, row, StepStatus.READY, now)
+    return Completed(True, (Ring(held.step_id, run["priority"]),))
+
+
+def open_call(tx: Tx, held: Claimed, intent: Intent, worker_id: str) -> None:
+    """Write a call's intent, in the same transaction as the check that it fits into the run's budget.
+
+    Raises: BudgetExceeded; Conflict where the worker no longer holds the step.
+    """
+    locked = _hold(tx, held, worker_id)
+    if locked is None:
+        raise Conflict("attempt_superseded", "another worker holds this step now")
+    budget = locked[0]["budget_picousd"]
+    if budget is not None and intent.reserve_picousd:
+        committed = run_committed_picousd(tx, held.run["id"])
+        if committed + intent.reserve_picousd > budget:
+            raise BudgetExceeded(
+                f"the call can cost {usd_text(intent.reserve_picousd)} USD, of the run's {usd_text(budget)} USD "
+                f"only {usd_text(max(0, budget - committed))} are left"
+            )
+    open_request(tx, intent, worker_id)
+
+
+def remaining_picousd(tx: Tx, run_id: str) -> int | None:
+    """What is left of a run's budget with every open call at its worst case; None without a budget."""
+    run = get_run(tx, run_id)
+    if run is None or run["budget_picousd"] is None:
+        return None
+    return run["budget_picousd"] - run_committed_picousd(tx, run_id)
+
+
+def _hold(tx: Tx, held: Claimed, worker_id: str) -> tuple[Row, Row] | None:
+    """Lock the run and see whether the worker still holds the step."""
+    run = lock_run(tx, held.run["id"])
+    row = get_step(tx, held.step_id)
+    if run is None or row is None:
+        return None
+    mine = (
+        row["status"] == StepStatus.RUNNING.value and row["attempt"] == held.attempt and row["worker_id"] == worker_id
+    )
+    return (run, row) if mine else None
+
+
+def _apply(transition: Transition, row: Row, held: Claimed, outcome: Outcome, chance: float) -> None:
+    tx, now = transition.tx, transition.now
+    match outcome:
+        case Succeeded(output, model):
+            end_attempt(tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, now)
+            transition.end_step(row, StepStatus.SUCCEEDED, output=output, model=model)
+        case Skipped():
+            end_attempt(tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, now)
+            transition.end_step(row, StepStatus.SKIPPED)
+        case Branched(branch):
+            end_attempt(tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, now)
+            _branch(transition, row, held.step, branch)
+        case Failed():
+            _fail(transition, row, held, outcome, chance)
+        case OverBudget(message):
+            end_attempt(
+                tx,
+                row["id"],
+                held.attempt,
+                AttemptStatus.RETURNED,
+                now,
+                error_class="budget_exceeded",
+                error_message=message,
+            )
+            put_back_step(tx, row, StepStatus.READY, now)
+            set_run_status(tx, transition.run["id"], RunStatus.PAUSED, "budget_exceeded")
+            transition.history.add(
+                EventType.RUN_PAUSED, step=row["key"], data={"reason": "budget_exceeded", "message": message}
+            )
+            queue_webhook(tx, transition.run["id"], "run.paused", now)
+        case _:
+            assert_never(outcome)
+
+
+def _branch(transition: Transition, row: Row, step: Step, branch: str | None) -> None:
+    children = step.branches.get(branch, ()) if branch else ()
+    if branch is None or not children:
+        transition.end_step(row, StepStatus.SUCCEEDED)
+        return
+    branch_step(transition.tx, row["id"], branch, len(children))
+    transition.add_steps(children, row["key"], row["position"] + 1)
+
+
+def _fail(transition: Transition, row: Row, held: Claimed, failed: Failed, chance: float) -> None:
+    error = {"error_class": failed.error_class.value, "error_message": failed.message.replace("\0", "")}
+    tx, now = transition.tx, transition.now
+    end_attempt(tx, row["id"], held.attempt, AttemptStatus.FAILED, now, **error)
+    tries = row["tries"] + 1
+    pause = None
+    if not failed.final:
+        pause = retry_pause_s(
+            held.step.retry or DEFAULT_RETRY,
+            failures=tries,
+            error_class=failed.error_class,
+            retry_after_s=failed.retry_after_s,
+            chance=chance,
+        )
+    if pause is None:
+        transition.end_step(row, StepStatus.FAILED, error=StepError(failed.error_class, failed.message))
+        return
+    due = now + int(pause * 1_000_000)
+    put_back_step(tx, row, StepStatus.WAITING, due, tries=tries, **error)
+    data = {"class": failed.error_class.value, "message": failed.message, "pause_s": round(pause, 3)}
+    transition.history.add(EventType.STEP_RETRYING, step=row["key"], attempt=held.attempt, data=data)

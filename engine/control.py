@@ -1,0 +1,109 @@
+"""What people do to a run: cancel, pause, resume, retry. Each is one transaction; `Conflict` says what would be right."""
+
+from engine.catalogue import Catalogue
+from engine.errors import Conflict, NotFound
+from engine.states import RUN_ENDED, EventType, RunStatus, StepStatus
+from engine.store.database import Row, Tx
+from engine.store.runs import get_run, lock_run, reopen_run, set_run_budget, set_run_status
+from engine.store.steps import put_back_step, steps_in_status, steps_of_run
+from engine.transition import Ring, Transition
+from engine.webhook_outbox import queue_webhook
+
+_GOING_ON = {RunStatus.QUEUED.value, RunStatus.RUNNING.value, RunStatus.WAITING.value}
+
+
+def cancel(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> Row:
+    """End the run with all that is open; workers stop its calls when they next look. Raises: NotFound, Conflict."""
+    run = _lock(tx, run_id)
+    if run["status"] == RunStatus.CANCELLED.value:
+        return run
+    if run["status"] in RUN_ENDED:
+        raise Conflict("run_ended", f"the run has {run['status']} already, only a run that goes on can be cancelled")
+    transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+    transition.cancel_run()
+    transition.close()
+    return _fresh(tx, run_id)
+
+
+def pause(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> Row:
+    """Claim no further step; steps under way finish. Raises: NotFound, Conflict."""
+    run = _lock(tx, run_id)
+    if run["status"] == RunStatus.PAUSED.value:
+        return run
+    if run["status"] not in _GOING_ON:
+        raise Conflict("run_ended", f"the run has {run['status']} already, only a run that goes on can be paused")
+    set_run_status(tx, run_id, RunStatus.PAUSED, "user")
+    transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+    transition.history.add(EventType.RUN_PAUSED, data={"reason": "user"})
+    transition.close()
+    queue_webhook(tx, run_id, "run.paused", now)
+    return _fresh(tx, run_id)
+
+
+def resume(tx: Tx, catalogue: Catalogue, run_id: str, budget_picousd: int | None, now: int) -> tuple[Row, list[Ring]]:
+    """Let a paused run go on, with a new budget where one is given. Raises: NotFound, Conflict."""
+    run = _lock(tx, run_id)
+    if run["status"] != RunStatus.PAUSED.value:
+        raise Conflict("run_not_paused", f"the run is {run['status']}, only a paused run can be resumed")
+    if budget_picousd is not None:
+        set_run_budget(tx, run_id, budget_picousd)
+    status = RunStatus.QUEUED if run["started_us"] is None else RunStatus.RUNNING
+    set_run_status(tx, run_id, status)
+    transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+    transition.history.add(EventType.RUN_RESUMED)
+    transition.close()
+    ready = steps_in_status(tx, run_id, StepStatus.READY)
+    return _fresh(tx, run_id), [Ring(step["id"], step["priority"]) for step in ready]
+
+
+def retry(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> tuple[Row, list[Ring]]:
+    """Go on from what failed: finished results are kept and not paid for again. Raises: NotFound, Conflict."""
+    run = _lock(tx, run_id)
+    if run["status"] != RunStatus.FAILED.value:
+        raise Conflict("run_not_failed", f"the run is {run['status']}, only a failed run can be retried")
+    transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+    if not _reopen_steps(tx, transition):
+        raise Conflict("nothing_to_retry", "no step of the run failed; its output did not render: submit it again")
+    reopen_run(tx, run_id)
+    transition.history.add(EventType.RUN_RESUMED, data={"retry": True})
+    transition.close()
+    return _fresh(tx, run_id), transition.rings
+
+
+def _reopen_steps(tx: Tx, transition: Transition) -> int:
+    """Failed and cancelled steps start over; those whose needs all ended are ready."""
+    reopened = 0
+    graph = transition.graph
+    rows = {step["key"]: step for step in steps_of_run(tx, transition.run["id"])}
+    open_keys = {key for key, row in rows.items() if _starts_over(row, graph.step(key).on_error)}
+    for key in open_keys:
+        row = rows[key]
+        if any(other["parent_key"] == key for other in rows.values()):
+            put_back_step(tx, row, StepStatus.WAITING, None, tries=0)
+        elif any(need in open_keys for need in graph.step(key).needs):
+            put_back_step(tx, row, StepStatus.PENDING, None, tries=0)
+        else:
+            put_back_step(tx, row, StepStatus.READY, transition.now, tries=0)
+            transition.rings.append(Ring(row["id"], row["priority"]))
+        reopened += 1
+    transition.reopen_steps(reopened)
+    return reopened
+
+
+def _starts_over(row: Row, on_error: str) -> bool:
+    if row["status"] == StepStatus.CANCELLED.value:
+        return True
+    return row["status"] == StepStatus.FAILED.value and on_error == "fail"
+
+
+def _lock(tx: Tx, run_id: str) -> Row:
+    run = lock_run(tx, run_id)
+    if run is None:
+        raise NotFound("run_not_found", f"there is no run {run_id}", param="run_id")
+    return run
+
+
+def _fresh(tx: Tx, run_id: str) -> Row:
+    run = get_run(tx, run_id)
+    assert run is not None
+    return run

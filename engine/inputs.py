@@ -1,0 +1,50 @@
+"""Checks what a run is given against the inputs that its workflow declares."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, cast
+
+from engine.definition import Definition
+from engine.errors import Mistake, UserError
+from engine.json_schemas import violations
+from engine.nearest import nearest
+
+
+def check_inputs(definition: Definition, given: object) -> dict[str, Any]:
+    """The inputs of a run, defaults filled in; where the workflow declares none, anything is taken.
+
+    Raises: UserError (`invalid_input`) with every mistake in `details`; `param` names the first, such as `input.topic`.
+    """
+    if not isinstance(given, Mapping):
+        raise _refused([Mistake("the input has to be an object", "input")])
+    values = dict(cast(Mapping[str, Any], given))
+    if definition.inputs is None:
+        return values
+    mistakes = _undeclared(definition.inputs, values)
+    for name, schema in definition.inputs.items():
+        if name in values:
+            found = violations(schema, values[name])
+            mistakes += [Mistake(message, f"input.{name}{where}") for where, message in found]
+        elif "default" in schema:
+            values[name] = copy.deepcopy(schema["default"])
+        else:
+            mistakes.append(Mistake("is required", f"input.{name}"))
+    if mistakes:
+        raise _refused(mistakes)
+    return values
+
+
+def _undeclared(inputs: Mapping[str, Any], values: Mapping[str, Any]) -> list[Mistake]:
+    return [
+        Mistake("is not an input of this workflow", f"input.{str(name)[:100]}", suggestion=nearest(str(name), inputs))
+        for name in values
+        if name not in inputs
+    ]
+
+
+def _refused(mistakes: list[Mistake]) -> UserError:
+    first = mistakes[0]
+    more = f", and {len(mistakes) - 1} more" if len(mistakes) > 1 else ""
+    hint = f" (did you mean {first.suggestion}?)" if first.suggestion else ""
+    message = f"{first.path}: {first.message}{hint}{more}"
+    return UserError("invalid_input", message, param=first.path, details=mistakes[:200])

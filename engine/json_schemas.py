@@ -1,0 +1,139 @@
+"""JSON Schema (draft 2020-12) as the language uses it: for inputs and for the answers of models.
+
+Schemas stand alone: a reference leads to another place of the same schema, nothing is ever fetched.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from engine.nearest import nearest
+
+JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
+_REFUSED = ("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor")
+_DATA = ("const", "enum", "default", "examples")
+_BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_LONGEST = 200
+
+
+def schema_mistake(schema: Mapping[str, Any]) -> tuple[str, str, str | None] | None:
+    """What is wrong with a schema: the path in it, a message and a suggestion; None where it is fine."""
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415  # takes 100 ms to import
+
+    for path, keyword, value in _keywords(schema, ""):
+        message = _keyword_mistake(schema, keyword, value)
+        if message is not None:
+            return path, message, None
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return _explained(error.absolute_path, error.instance, error.message)
+    except RecursionError:
+        return "", "the schema is nested too deeply", None
+    return None
+
+
+def violations(schema: Mapping[str, Any], value: Any) -> list[tuple[str, str]]:
+    """Where and how a value does not follow a schema that `schema_mistake` found fine: paths such as `.a[1]` with messages."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415  # takes 100 ms to import
+    from referencing import Registry  # noqa: PLC0415  # comes with jsonschema
+
+    try:
+        checker: Any = Draft202012Validator(schema, registry=Registry())
+        errors: list[Any] = sorted(checker.iter_errors(value), key=_json_path)
+    except RecursionError:
+        return [("", "the value or its schema is nested too deeply")]
+    return [
+        (_path(error.absolute_path), _readable(str(error.validator), error.validator_value, error)) for error in errors
+    ]
+
+
+def _json_path(error: Any) -> str:
+    return error.json_path
+
+
+def _explained(path: Any, instance: object, message: str) -> tuple[str, str, str | None]:
+    steps = list(path)
+    where = _path(steps)
+    if steps and steps[-1] == "type" and isinstance(instance, str):
+        return where, f"there is no JSON type '{instance[:60]}'", nearest(instance, JSON_TYPES)
+    return where, f"not a valid JSON Schema: {message[:_LONGEST]}", None
+
+
+def _keywords(schema: Any, path: str) -> Iterator[tuple[str, str, Any]]:
+    """Every keyword of a schema and of those inside it, with its path; what is data there is left out."""
+    if isinstance(schema, list):
+        for index, item in enumerate(cast(list[Any], schema)):
+            yield from _keywords(item, f"{path}[{index}]")
+    if not isinstance(schema, Mapping):
+        return
+    for keyword, value in cast(Mapping[str, Any], schema).items():
+        here = f"{path}.{keyword}"
+        yield here, keyword, value
+        if keyword in _BY_NAME and isinstance(value, Mapping):
+            for name, inner in cast(Mapping[str, Any], value).items():
+                yield from _keywords(inner, f"{here}.{name}")
+        elif keyword not in _DATA:
+            yield from _keywords(value, here)
+
+
+def _keyword_mistake(schema: Mapping[str, Any], keyword: str, value: Any) -> str | None:
+    if keyword in _REFUSED:
+        return f"{keyword} is not allowed: a schema stands alone"
+    if keyword == "$ref" and not _resolves(schema, value):
+        return "a $ref has to lead to a place in the same schema, such as #/$defs/item"
+    patterns: list[Any] = [value] if keyword == "pattern" else []
+    if keyword == "patternProperties" and isinstance(value, Mapping):
+        patterns = list(cast(Mapping[str, Any], value))
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            continue
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            return f"not a regular expression: {error}"
+    return None
+
+
+def _resolves(schema: Any, reference: Any) -> bool:
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        return False
+    for step in reference[2:].split("/") if len(reference) > 1 else []:
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(schema, list) and key.isdecimal() and int(key) < len(cast(list[Any], schema)):
+            schema = cast(list[Any], schema)[int(key)]
+        elif isinstance(schema, Mapping) and key in schema:
+            schema = cast(Mapping[str, Any], schema)[key]
+        else:
+            return False
+    return isinstance(schema, Mapping | bool)
+
+
+def _path(steps: Any) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+
+
+def _readable(validator: str, wanted: Any, error: Any) -> str:
+    match validator:
+        case "type":
+            names = wanted if isinstance(wanted, str) else " or ".join(wanted)
+            return f"has to be {names}, not {_json_type(error.instance)}"
+        case "minLength":
+            return f"has to have at least {wanted} character{'s' if wanted != 1 else ''}"
+        case "maxLength":
+            return f"has to have at most {wanted} characters"
+        case "minimum" | "maximum":
+            return f"has to be at {'least' if validator == 'minimum' else 'most'} {wanted}"
+        case "enum":
+            return f"has to be one of {', '.join(str(item) for item in wanted)}"[:_LONGEST]
+        case "pattern":
+            return f"has to match {wanted}"[:_LONGEST]
+        case _:
+            return str(error.message)[:_LONGEST]
+
+
+def _json_type(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {"bool": "boolean", "int": "integer", "float": "number", "str": "string", "list": "array", "dict": "object"}
+    return names.get(type(value).__name__, type(value).__name__)

@@ -1,0 +1,331 @@
+"""Checks the form of a definition against the tables in `engine.keys`: known keys, right types, right ranges.
+
+Each check takes a node and gives the plain value, or None after noting what is wrong. References between steps are
+`engine.references`' part.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from engine.definition import RetryPolicy
+from engine.durations import parse_duration
+from engine.json_schemas import schema_mistake
+from engine.keys import (
+    EXPRESSION_WORDS,
+    ID_PATTERN,
+    MAX_NAME,
+    MESSAGE_ROLES,
+    RETRY_KEYS,
+    TAKEN_NAMES,
+    Key,
+    Kind,
+    Rendering,
+)
+from engine.mistakes import Findings
+from engine.nearest import nearest
+from engine.states import RETRIED_BY_DEFAULT, ErrorClass
+from engine.syntax import Read
+from engine.templates import parse_bare, parse_template, unwrap
+from engine.values import type_name
+from engine.yaml12 import Node, join_path
+
+_CONDITION_CONSTANTS = {True: "true", False: "false"}
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A node, the path to it, and where findings about it go."""
+
+    node: Node
+    path: str
+    findings: Findings
+
+    def mistake(self, message: str, suggestion: str | None = None) -> None:
+        """Notes a mistake at this node."""
+        self.findings.add(message, self.path, self.node.place, suggestion)
+
+    def entry(self, key: str) -> "Spot":
+        """The value of a key that is there."""
+        return Spot((self.node.entries or {})[key], join_path(self.path, key), self.findings)
+
+    def item(self, index: int) -> "Spot":
+        """An item of the list."""
+        return Spot((self.node.items or [])[index], f"{self.path}[{index}]", self.findings)
+
+    def key_mistake(self, key: str, message: str, suggestion: str | None = None) -> None:
+        """Notes a mistake at a key itself."""
+        self.findings.add(message, join_path(self.path, key), self.node.keys.get(key), suggestion)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Something that an expression reads, and where it stands."""
+
+    read: Read
+    spot: Spot
+
+
+def wrong_type(spot: Spot, wanted: str) -> None:
+    """Notes that the node is of another type than wanted."""
+    value = spot.node.value
+    written = "nothing" if value is None else f"a {type_name(value)}" if type_name(value) != "object" else "an object"
+    spot.mistake(f"has to be {wanted}, not {written if written != 'a text' else 'text'}")
+
+
+def check_key(key: Key, spot: Spot) -> Any:
+    """The plain value of a key, or None after noting what is wrong with it."""
+    if key.rendering is Rendering.VALUE and isinstance(spot.node.value, str) and "${" in spot.node.value:
+        return spot.node.value  # its type is known only once it is rendered
+    check = _CHECKS.get(key.kind)
+    return spot.node.plain() if check is None else check(key, spot)
+
+
+def check_known(spot: Spot, known: Mapping[str, Key], later: Iterable[str], what: str) -> None:
+    """Notes keys that the language does not have, or that this release does not run."""
+    for name in spot.node.entries or {}:
+        if name in later:
+            spot.key_mistake(name, f"this release does not run `{name}` yet; take it out")
+        elif name not in known:
+            spot.key_mistake(name, f"{what} has no key '{name[:60]}'", nearest(name, known))
+
+
+def check_required(spot: Spot, known: Mapping[str, Key], what: str) -> None:
+    """Notes required keys that are not there."""
+    for name, key in known.items():
+        if key.required and name not in (spot.node.entries or {}):
+            spot.mistake(f"{what} needs `{name}`")
+
+
+def readings(key: Key, spot: Spot) -> list[Reading]:
+    """All that the expressions in a key's value read; notes what is wrong with them."""
+    if key.rendering is Rendering.NONE:
+        return []
+    if key.rendering is Rendering.CONDITION:
+        return _condition_readings(spot)
+    found: list[Reading] = []
+    _collect(spot, key.rendering is Rendering.TEXT, found)
+    return found
+
+
+def _condition_readings(spot: Spot) -> list[Reading]:
+    if not isinstance(spot.node.value, str):
+        return []
+    parsed = parse_bare(spot.node.value)
+    for problem in parsed.problems:
+        spot.findings.add_problem(problem, spot.path, spot.node.place)
+    return [Reading(read, spot) for read in parsed.reads]
+
+
+def _collect(spot: Spot, blocks: bool, found: list[Reading]) -> None:
+    if isinstance(spot.node.value, str):
+        parsed = parse_template(spot.node.value, blocks=blocks)
+        for problem in parsed.problems:
+            spot.findings.add_problem(problem, spot.path, spot.node.place)
+        found.extend(Reading(read, spot) for read in parsed.reads)
+    for name in spot.node.entries or {}:
+        _collect(spot.entry(name), blocks, found)
+    for index in range(len(spot.node.items or [])):
+        _collect(spot.item(index), blocks, found)
+
+
+def check_name(spot: Spot, what: str, *, taken: Iterable[str] = TAKEN_NAMES) -> str | None:
+    """An id or output name, or None after noting what is wrong with it."""
+    name = spot.node.value
+    if not isinstance(name, str):
+        wrong_type(spot, "text")
+        return None
+    if not re.fullmatch(ID_PATTERN, name) or len(name) > MAX_NAME or name.endswith("\n"):
+        usable = re.sub(r"[^a-z0-9_]+", "_", name.lower()).strip("_")[:MAX_NAME]
+        fits = re.fullmatch(ID_PATTERN, usable) is not None
+        spot.mistake(
+            f"{what} is made of a-z, 0-9 and _, begins with a letter, and has at most {MAX_NAME} characters",
+            usable if fits else None,
+        )
+        return None
+    if name in taken:
+        spot.mistake(f"the name '{name}' is taken by the language")
+        return None
+    return name
+
+
+def _text(key: Key, spot: Spot) -> str | None:
+    if isinstance(spot.node.value, str):
+        return spot.node.value
+    wrong_type(spot, "text")
+    return None
+
+
+def _name(key: Key, spot: Spot) -> str | None:
+    value = _text(key, spot)
+    if value is not None and (not value.strip() or len(value) > 2 * MAX_NAME or "${" in value):
+        spot.mistake(f"has to be a plain name of 1 to {2 * MAX_NAME} characters, without expressions")
+        return None
+    return value
+
+
+def _id(key: Key, spot: Spot) -> str | None:
+    return check_name(spot, "an output name", taken=TAKEN_NAMES | EXPRESSION_WORDS)
+
+
+def _boolean(key: Key, spot: Spot) -> bool | None:
+    if isinstance(spot.node.value, bool):
+        return spot.node.value
+    wrong_type(spot, "true or false")
+    return None
+
+
+def _number(key: Key, spot: Spot) -> float | None:
+    value = spot.node.value
+    whole = key.kind is Kind.INTEGER
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        wrong_type(spot, "a whole number" if whole else "a number")
+        return None
+    if (key.minimum is not None and value < key.minimum) or (key.maximum is not None and value > key.maximum):
+        most = "" if key.maximum is None else f" and at most {key.maximum}"
+        spot.mistake(f"has to be at least {key.minimum}{most}")
+        return None
+    return value
+
+
+def _duration(key: Key, spot: Spot) -> float | None:
+    try:
+        return parse_duration(spot.node.value)
+    except ValueError as error:
+        spot.mistake(str(error))
+        return None
+
+
+def _choice(key: Key, spot: Spot) -> str | None:
+    value = spot.node.value
+    if isinstance(value, str) and value in key.choices:
+        return value
+    suggestion = nearest(value, key.choices) if isinstance(value, str) else None
+    spot.mistake(f"has to be one of {', '.join(key.choices)}", suggestion)
+    return None
+
+
+def _choices(key: Key, spot: Spot) -> list[str] | None:
+    if not spot.node.items:
+        wrong_type(spot, f"a list of {', '.join(key.choices)}")
+        return None
+    found = [_choice(key, spot.item(index)) for index in range(len(spot.node.items))]
+    return [choice for choice in found if choice is not None]
+
+
+def _on_error(key: Key, spot: Spot) -> str | None:
+    if spot.node.entries is not None:
+        spot.mistake("this release does not run steps in `on_error` yet; use fail or continue")
+        return None
+    return _choice(key, spot)
+
+
+def _object(key: Key, spot: Spot) -> dict[str, Any] | None:
+    if spot.node.entries is not None:
+        return spot.node.plain()
+    wrong_type(spot, "an object")
+    return None
+
+
+def _condition(key: Key, spot: Spot) -> str | None:
+    value = spot.node.value
+    if isinstance(value, bool):
+        return _CONDITION_CONSTANTS[value]
+    if not isinstance(value, str) or not value.strip():
+        wrong_type(spot, "an expression that gives a boolean")
+        return None
+    return unwrap(value)
+
+
+def _stop(key: Key, spot: Spot) -> Any:
+    items = spot.node.items
+    if items is None:
+        return _text(key, spot)
+    if not 1 <= len(items) <= 16:
+        spot.mistake("has to hold 1 to 16 texts")
+    return [_text(key, spot.item(index)) for index in range(len(items))]
+
+
+def _messages(key: Key, spot: Spot) -> Any:
+    value = spot.node.value
+    if isinstance(value, str) and parse_template(value, blocks=True).whole:
+        return value
+    if not spot.node.items:
+        wrong_type(spot, "a list of messages, or one expression that gives a list")
+        return None
+    for index in range(len(spot.node.items)):
+        _message(spot.item(index))
+    return spot.node.plain()
+
+
+def _message(spot: Spot) -> None:
+    entries = spot.node.entries
+    if entries is None:
+        wrong_type(spot, "a message with `role` and `content`")
+        return
+    for name in entries:
+        if name not in ("role", "content", "name"):
+            spot.key_mistake(name, f"a message has no key '{name[:60]}'", nearest(name, ("role", "content", "name")))
+    for name in ("role", "content"):
+        if name not in entries:
+            spot.mistake(f"a message needs `{name}`")
+    if "role" in entries and entries["role"].value not in MESSAGE_ROLES:
+        role = entries["role"].value
+        suggestion = nearest(role, MESSAGE_ROLES) if isinstance(role, str) else None
+        spot.entry("role").mistake(f"has to be one of {', '.join(MESSAGE_ROLES)}", suggestion)
+    if "content" in entries and not isinstance(entries["content"].value, str | list):
+        wrong_type(spot.entry("content"), "text or a list of parts")
+
+
+def _json_schema(key: Key, spot: Spot) -> dict[str, Any] | None:
+    if spot.node.entries is None:
+        wrong_type(spot, "a JSON Schema, which is an object")
+        return None
+    schema = spot.node.plain()
+    wrong = schema_mistake(schema)
+    if wrong is None:
+        return schema
+    where, message, suggestion = wrong
+    spot.findings.add(message, spot.path + where, spot.node.place, suggestion)
+    return None
+
+
+def _retry(key: Key, spot: Spot) -> RetryPolicy | None:
+    if spot.node.entries is None:
+        wrong_type(spot, "an object such as {max_attempts: 3}")
+        return None
+    check_known(spot, RETRY_KEYS, (), "retry")
+    given = {name: check_key(RETRY_KEYS[name], spot.entry(name)) for name in spot.node.entries if name in RETRY_KEYS}
+    given = {name: value for name, value in given.items() if value is not None}
+    policy = RetryPolicy(
+        max_attempts=given.get("max_attempts", 3),
+        initial_s=given.get("initial", 1.0),
+        factor=float(given.get("factor", 2.0)),
+        max_s=given.get("max", max(60.0, given.get("initial", 1.0))),
+        jitter=given.get("jitter", True),
+        errors=frozenset(ErrorClass(name) for name in given["errors"]) if "errors" in given else RETRIED_BY_DEFAULT,
+    )
+    if policy.initial_s > policy.max_s:
+        spot.mistake("`initial` is longer than `max`")
+    return policy
+
+
+_CHECKS: dict[Kind, Callable[[Key, Spot], Any]] = {
+    Kind.BOOLEAN: _boolean,
+    Kind.CHOICE: _choice,
+    Kind.CHOICES: _choices,
+    Kind.CONDITION: _condition,
+    Kind.DURATION: _duration,
+    Kind.ID: _id,
+    Kind.INTEGER: _number,
+    Kind.JSON_SCHEMA: _json_schema,
+    Kind.MESSAGES: _messages,
+    Kind.NAME: _name,
+    Kind.NUMBER: _number,
+    Kind.OBJECT: _object,
+    Kind.ON_ERROR: _on_error,
+    Kind.RETRY: _retry,
+    Kind.STOP: _stop,
+    Kind.TEXT: _text,
+}

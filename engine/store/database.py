@@ -1,0 +1,194 @@
+"""The process's way to its database: one writer with group commit on SQLite, a few connections on PostgreSQL.
+
+Functions handed to `write` and `read` run on a database thread and get a `Tx`. They must not have effects outside the
+database: a group in which one member fails is rolled back and replayed one by one. Whoever waits for `write` gets its
+answer after the commit. Called by every service of the engine; nobody else opens connections.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from sqlalchemy import make_url
+
+from engine.errors import RetryableError, UserError
+from engine.store.connections import Connection, connect_postgresql, connect_sqlite
+from engine.store.statements import Statement
+
+T = TypeVar("T")
+Row = dict[str, Any]
+Work = tuple[Callable[["Tx"], Any], "Future[Any]"]
+
+GROUP_LIMIT = 64  # members of one commit; bounds how long the writer holds SQLite's lock
+POSTGRESQL_WRITERS = 4
+READERS = 2
+
+
+class Tx:
+    """One transaction, handed to the functions that `Database.write` and `read` run."""
+
+    def __init__(self, connection: Connection, dialect: str) -> None:
+        self._connection = connection
+        self.dialect = dialect
+
+    def run(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> int:
+        """Execute; returns the number of rows it touched."""
+        return self._execute(statement, parameters).rowcount
+
+    def one(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> Row | None:
+        """The first row, None where there is none."""
+        cursor = self._execute(statement, parameters)
+        found = cursor.fetchone()
+        return None if found is None else _row(cursor, found)
+
+    def all(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> list[Row]:
+        """All rows."""
+        cursor = self._execute(statement, parameters)
+        return [_row(cursor, found) for found in cursor.fetchall()]
+
+    def many(self, statement: Statement, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Execute once per row."""
+        sql, fixed = statement.ready(self.dialect)
+        self._connection.executemany(sql, [{**fixed, **row} for row in rows])
+
+    def _execute(self, statement: Statement, parameters: Mapping[str, Any] | None) -> Any:
+        sql, fixed = statement.ready(self.dialect)
+        return self._connection.execute(sql, {**fixed, **parameters} if parameters else fixed)
+
+
+def _row(cursor: Any, values: tuple[Any, ...]) -> Row:
+    return {column[0]: value for column, value in zip(cursor.description, values, strict=True)}
+
+
+class Database:
+    """Runs transactions on its own threads. Safe to share between an event loop and plain threads."""
+
+    def __init__(self, url: str, *, readers: int = READERS) -> None:
+        parsed = make_url(url)
+        self.dialect = parsed.get_backend_name()
+        self.url = url
+        if self.dialect == "sqlite":
+            path = parsed.database or ":memory:"
+            self._connect: Callable[[], Connection] = lambda: connect_sqlite(path)
+        elif self.dialect == "postgresql":
+            self._connect = lambda: connect_postgresql(url)
+        else:
+            raise UserError(
+                "invalid_config", f"database_url: {self.dialect} is not supported, use sqlite or postgresql"
+            )
+        self._writes: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._reads: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        writers = 1 if self.dialect == "sqlite" else POSTGRESQL_WRITERS
+        group = GROUP_LIMIT if self.dialect == "sqlite" else 1
+        self._threads = [
+            threading.Thread(target=self._serve, args=(self._writes, group, True), name="database-writer", daemon=True)
+            for _ in range(writers)
+        ] + [
+            threading.Thread(target=self._serve, args=(self._reads, 1, False), name="database-reader", daemon=True)
+            for _ in range(readers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Run in a transaction that writes; the answer is durable. Raises what `work` raises, RetryableError on lost connections."""
+        return await asyncio.wrap_future(self._submit(self._writes, work))
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        """Run in a transaction that only reads."""
+        return await asyncio.wrap_future(self._submit(self._reads, work))
+
+    def write_now(self, work: Callable[[Tx], T]) -> T:
+        """`write` for code without an event loop."""
+        return self._submit(self._writes, work).result()
+
+    def close(self) -> None:
+        """Finish what was handed in, close all connections and end the threads."""
+        for thread in self._threads:
+            (self._writes if thread.name == "database-writer" else self._reads).put(None)
+        for thread in self._threads:
+            thread.join(timeout=30)
+
+    def _submit(self, line: "queue.SimpleQueue[Work | None]", work: Callable[[Tx], T]) -> "Future[T]":
+        future: Future[T] = Future()
+        line.put((work, future))
+        return future
+
+    def _serve(self, line: "queue.SimpleQueue[Work | None]", group_limit: int, writes: bool) -> None:
+        runner = _Runner(self._connect, self.dialect, writes)
+        while (first := line.get()) is not None:
+            group = [first]
+            while len(group) < group_limit and not line.empty():
+                following = line.get()
+                if following is None:
+                    line.put(None)  # close() is waiting behind this group
+                    break
+                group.append(following)
+            runner.run(group)
+        runner.disconnect()
+
+
+class _Runner:
+    """One database thread's connection and the group it is working on."""
+
+    def __init__(self, connect: Callable[[], Connection], dialect: str, writes: bool) -> None:
+        self._connect = connect
+        self._dialect = dialect
+        self._writes = writes
+        self._connection: Connection | None = None
+
+    def run(self, group: list[Work]) -> None:
+        """Give every member its answer: after one common commit, or one by one where a member failed."""
+        group = [member for member in group if member[1].set_running_or_notify_cancel()]
+        if not group:
+            return
+        try:
+            answers = self._transaction([work for work, _ in group])
+        except Exception as error:  # noqa: BLE001 - group-commit member: any failure belongs to the one who asked
+            if len(group) == 1:
+                group[0][1].set_exception(error)
+                return
+            for work, future in group:
+                self._alone(work, future)
+            return
+        for (_, future), answer in zip(group, answers, strict=True):
+            future.set_result(answer)
+
+    def _alone(self, work: Callable[[Tx], Any], future: "Future[Any]") -> None:
+        try:
+            future.set_result(self._transaction([work])[0])
+        except Exception as error:  # noqa: BLE001 - as in run
+            future.set_exception(error)
+
+    def _transaction(self, works: list[Callable[[Tx], Any]]) -> list[Any]:
+        connection = self._open()
+        try:
+            connection.begin(writes=self._writes)
+            tx = Tx(connection, self._dialect)
+            answers = [work(tx) for work in works]
+            connection.commit()
+        except BaseException as error:
+            if not connection.rollback():
+                self.disconnect()
+            if connection.failed_outside(error):
+                raise RetryableError("database_unavailable", f"the database did not take it: {error}") from error
+            raise
+        return answers
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            try:
+                self._connection = self._connect()
+            except (sqlite3.Error, OSError, RetryableError) as error:
+                raise RetryableError("database_unavailable", f"the database cannot be reached: {error}") from error
+        return self._connection
+
+    def disconnect(self) -> None:
+        """Close the connection; the next transaction opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,97 @@
+"""Queries on outgoing webhooks and their tries."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import and_, bindparam, insert, select, update
+
+from engine.store.database import Row, Tx
+from engine.store.statements import Statement
+from engine.store.tables import deliveries, delivery_attempts
+
+_INSERT = Statement(insert(deliveries), columns=tuple(column.name for column in deliveries.c))
+_GET = Statement(select(deliveries).where(deliveries.c.id == bindparam("delivery")))
+_OF_RUN = Statement(select(deliveries).where(deliveries.c.run_id == bindparam("run")).order_by(deliveries.c.id))
+_earlier = deliveries.alias("earlier")
+_DUE = Statement(
+    select(deliveries)
+    .where(
+        deliveries.c.status == "pending",
+        deliveries.c.next_attempt_us <= bindparam("now"),
+        # In order per run: a delivery waits for the ones before it.
+        ~select(_earlier.c.id)
+        .where(
+            and_(
+                _earlier.c.run_id == deliveries.c.run_id,
+                _earlier.c.id < deliveries.c.id,
+                _earlier.c.status == "pending",
+            )
+        )
+        .exists(),
+    )
+    .order_by(deliveries.c.next_attempt_us)
+    .limit(bindparam("most"))
+)
+# Taking a delivery moves its next try behind this one's time limit: if the process dies, another finds it then.
+_TAKE = Statement(
+    update(deliveries)
+    .where(
+        deliveries.c.id == bindparam("delivery"),
+        deliveries.c.status == "pending",
+        deliveries.c.next_attempt_us == bindparam("seen"),
+    )
+    .values(next_attempt_us=bindparam("until"), tries=deliveries.c.tries + 1)
+)
+_RECORD = Statement(insert(delivery_attempts), columns=("delivery_id", "number", "at_us", "status_code", "error"))
+_SETTLE = Statement(
+    update(deliveries)
+    .where(deliveries.c.id == bindparam("delivery"))
+    .values(status=bindparam("status"), next_attempt_us=bindparam("next"), finished_us=bindparam("finished"))
+)
+_ATTEMPTS = Statement(
+    select(delivery_attempts)
+    .select_from(delivery_attempts.join(deliveries, deliveries.c.id == delivery_attempts.c.delivery_id))
+    .where(deliveries.c.run_id == bindparam("run"))
+    .order_by(delivery_attempts.c.delivery_id, delivery_attempts.c.number)
+)
+
+
+def insert_delivery(tx: Tx, row: Mapping[str, Any]) -> None:
+    """A webhook to be sent."""
+    tx.run(_INSERT, row)
+
+
+def get_delivery(tx: Tx, delivery_id: str) -> Row | None:
+    """One delivery."""
+    return tx.one(_GET, {"delivery": delivery_id})
+
+
+def deliveries_of_run(tx: Tx, run_id: str) -> list[Row]:
+    """A run's deliveries in order."""
+    return tx.all(_OF_RUN, {"run": run_id})
+
+
+def attempts_of_deliveries(tx: Tx, run_id: str) -> list[Row]:
+    """All tries of a run's deliveries."""
+    return tx.all(_ATTEMPTS, {"run": run_id})
+
+
+def due_deliveries(tx: Tx, now: int, most: int) -> list[Row]:
+    """Deliveries whose next try is due."""
+    return tx.all(_DUE, {"now": now, "most": most})
+
+
+def take_delivery(tx: Tx, delivery: Row, until_us: int) -> bool:
+    """Take a due delivery for one try; False where another process was faster."""
+    seen = delivery["next_attempt_us"]
+    return tx.run(_TAKE, {"delivery": delivery["id"], "seen": seen, "until": until_us}) == 1
+
+
+def record_try(tx: Tx, row: Mapping[str, Any]) -> None:
+    """One try: delivery_id, number, at_us, status_code, error."""
+    tx.run(_RECORD, row)
+
+
+def settle_delivery(tx: Tx, delivery_id: str, status: str, next_us: int | None, finished_us: int | None) -> None:
+    """What becomes of a delivery after a try."""
+    tx.run(_SETTLE, {"delivery": delivery_id, "status": status, "next": next_us, "finished": finished_us})

@@ -1,0 +1,22 @@
+"""Values as compact JSON text, the form in which the tables keep them."""
+
+import json
+from typing import Any
+
+import orjson
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON. Integers beyond 64 bits and lone surrogates take the slow way; NaN and infinities become null."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        return json.dumps(value, separators=(",", ":"))
+
+
+def loads(text: str) -> Any:
+    """The value of a text that `dumps` wrote."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)

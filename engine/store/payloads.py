@@ -1,0 +1,46 @@
+"""Values of any size: small ones stay in their row, larger ones are stored once by content hash and referenced."""
+
+import hashlib
+from typing import Any
+
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from engine.store.database import Tx
+from engine.store.json_text import dumps, loads
+from engine.store.statements import Statement
+from engine.store.tables import payloads
+
+INLINE_LIMIT = 4096  # characters; beyond it a hot row would grow over its page
+
+_COLUMNS = ("digest", "body", "size_bytes", "created_us")
+_INSERT = {
+    "sqlite": Statement(sqlite.insert(payloads).on_conflict_do_nothing(), columns=_COLUMNS),
+    "postgresql": Statement(postgresql.insert(payloads).on_conflict_do_nothing(), columns=_COLUMNS),
+}
+_SELECT = Statement(select(payloads.c.body).where(payloads.c.digest == bindparam("digest")))
+
+
+def pack(tx: Tx, value: Any, now: int) -> tuple[str | None, str | None]:
+    """Store a JSON value; returns (text to keep in the row, digest of the payload), one of them None."""
+    text = dumps(value)
+    if len(text) <= INLINE_LIMIT:
+        return text, None
+    body = text.encode(errors="surrogatepass")
+    digest = hashlib.sha256(body).hexdigest()
+    tx.run(
+        _INSERT[tx.dialect],
+        {"digest": digest, "body": text, "size_bytes": len(body), "created_us": now},
+    )
+    return None, digest
+
+
+def unpack(tx: Tx, text: str | None, digest: str | None) -> Any:
+    """The value that `pack` stored; None where nothing was."""
+    if text is not None:
+        return loads(text)
+    if digest is None:
+        return None
+    row = tx.one(_SELECT, {"digest": digest})
+    assert row is not None, "a payload outlives the rows that name it"
+    return loads(row["body"])

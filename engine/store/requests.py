@@ -1,0 +1,236 @@
+"""Queries on the ledger. Sums are always computed from rows, never from counters that drift."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, bindparam, case, func, insert, literal_column, select, update
+
+from engine.ledger import CostSource, Intent, Settlement
+from engine.store.database import Row, Tx
+from engine.store.json_text import dumps
+from engine.store.statements import Statement, one_of
+from engine.store.tables import requests
+
+_OPEN_COLUMNS = (
+    "id",
+    "request_id",
+    "started_us",
+    "workflow_name",
+    "run_id",
+    "step_id",
+    "attempt",
+    "worker_id",
+    "kind",
+    "provider",
+    "model",
+    "requested_model",
+    "key_id",
+    "tags",
+    "status",
+    "cost_source",
+    "reserved_picousd",
+    "streamed",
+)
+_OPEN = Statement(insert(requests), columns=_OPEN_COLUMNS)
+_SETTLED = (
+    "status",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_picousd",
+    "cost_source",
+    "latency_ms",
+    "ttft_ms",
+    "success",
+    "status_code",
+    "error_class",
+    "error",
+    "finished_us",
+)
+# A settlement that arrives after its worker was declared dead still replaces `unknown`: the money was spent.
+_SETTLE = Statement(
+    update(requests)
+    .where(requests.c.id == bindparam("call"), one_of(requests.c.status, ["started", "unknown"]))
+    .values(reserved_picousd=None, **{name: bindparam(f"new_{name}") for name in _SETTLED})
+)
+_ABANDON = Statement(
+    update(requests)
+    .where(requests.c.worker_id == bindparam("worker"), requests.c.status == "started")
+    .values(
+        status="unknown",
+        success=False,
+        cost_source=CostSource.UNKNOWN.value,
+        error_class="worker_lost",
+        error="the process that made this call died before it saw the answer",
+        finished_us=bindparam("now"),
+    )
+)
+_UNKNOWN_CALLS = func.sum(case((requests.c.cost_source == CostSource.UNKNOWN.value, 1), else_=0))
+_SUMS = (
+    func.count().label("calls"),
+    func.coalesce(func.sum(requests.c.cost_picousd), 0).label("cost_picousd"),
+    func.coalesce(_UNKNOWN_CALLS, 0).label("unknown_calls"),
+    func.coalesce(func.sum(requests.c.prompt_tokens), 0).label("prompt_tokens"),
+    func.coalesce(func.sum(requests.c.completion_tokens), 0).label("completion_tokens"),
+    func.coalesce(func.sum(requests.c.total_tokens), 0).label("total_tokens"),
+    func.coalesce(func.sum(requests.c.cached_tokens), 0).label("cached_tokens"),
+    func.coalesce(func.sum(requests.c.cache_write_tokens), 0).label("cache_write_tokens"),
+    func.coalesce(func.sum(requests.c.reasoning_tokens), 0).label("reasoning_tokens"),
+)
+_RUN_SUMS = Statement(select(*_SUMS).where(requests.c.run_id == bindparam("run")))
+_STEP_SUMS = Statement(
+    select(*_SUMS).where(requests.c.run_id == bindparam("run"), requests.c.step_id == bindparam("key"))
+)
+_RUN_COMMITTED = Statement(
+    select(
+        func.coalesce(
+            func.sum(
+                case(
+                    (requests.c.status == "started", func.coalesce(requests.c.reserved_picousd, 0)),
+                    else_=func.coalesce(requests.c.cost_picousd, requests.c.reserved_picousd, 0),
+                )
+            ),
+            0,
+        ).label("picousd")
+    ).where(requests.c.run_id == bindparam("run"))
+)
+_OF_RUN = Statement(select(requests).where(requests.c.run_id == bindparam("run")).order_by(requests.c.id))
+_OF_REQUEST = Statement(select(requests).where(requests.c.request_id == bindparam("request")).order_by(requests.c.id))
+
+DAY_US = 86_400_000_000
+SPEND_GROUPS: Mapping[str, ColumnElement[Any]] = {
+    "model": requests.c.model,
+    "provider": requests.c.provider,
+    "workflow": requests.c.workflow_name,
+    "key": requests.c.key_id,
+    "day": requests.c.started_us.op("/")(literal_column(str(DAY_US))),
+}
+
+
+def open_request(tx: Tx, intent: Intent, worker_id: str) -> None:
+    """Write the intent of a call that this process is about to make."""
+    scope = intent.scope
+    tx.run(
+        _OPEN,
+        {
+            "id": intent.id,
+            "request_id": scope.request_id,
+            "started_us": intent.at_us,
+            "workflow_name": scope.workflow_name,
+            "run_id": scope.run_id,
+            "step_id": scope.step_id,
+            "attempt": scope.attempt,
+            "worker_id": worker_id,
+            "kind": intent.kind.value,
+            "provider": intent.provider,
+            "model": intent.model,
+            "requested_model": intent.requested_model,
+            "key_id": scope.key_id,
+            "tags": dumps(dict(scope.tags)),
+            "status": "started",
+            "cost_source": CostSource.UNKNOWN.value,
+            "reserved_picousd": intent.reserve_picousd,
+            "streamed": intent.streamed,
+        },
+    )
+
+
+def settle_request(tx: Tx, done: Settlement) -> None:
+    """Write how a call ended. Safe to repeat: the first settlement stands."""
+    usage = done.usage
+    values: dict[str, Any] = {
+        "status": "succeeded" if done.success else "failed",
+        "prompt_tokens": usage.prompt_tokens if usage else None,
+        "completion_tokens": usage.output if usage else None,
+        "total_tokens": usage.total_tokens if usage else None,
+        "cached_tokens": usage.cache_read if usage else None,
+        "cache_write_tokens": usage.cache_write if usage else None,
+        "reasoning_tokens": usage.reasoning if usage else None,
+        "cost_picousd": done.cost_picousd,
+        "cost_source": done.cost_source.value,
+        "latency_ms": done.latency_us / 1000,
+        "ttft_ms": None if done.ttft_us is None else done.ttft_us / 1000,
+        "success": done.success,
+        "status_code": done.status_code,
+        "error_class": done.error_class.value if done.error_class else None,
+        "error": None if done.error is None else done.error.replace("\0", ""),
+        "finished_us": done.finished_us,
+    }
+    tx.run(_SETTLE, {"call": done.id} | {f"new_{name}": value for name, value in values.items()})
+
+
+def abandon_requests(tx: Tx, worker_id: str, now: int) -> int:
+    """The calls that a dead process left open stay visible as unknown, never as free."""
+    return tx.run(_ABANDON, {"worker": worker_id, "now": now})
+
+
+def run_sums(tx: Tx, run_id: str) -> Row:
+    """calls, cost_picousd, unknown_calls and token sums of a run."""
+    return _whole(tx.one(_RUN_SUMS, {"run": run_id}))
+
+
+def step_sums(tx: Tx, run_id: str, key: str) -> Row:
+    """The same for one step."""
+    return _whole(tx.one(_STEP_SUMS, {"run": run_id, "key": key}))
+
+
+def run_committed_picousd(tx: Tx, run_id: str) -> int:
+    """What a run has spent plus the worst case of what is in flight or whose end nobody saw."""
+    row = tx.one(_RUN_COMMITTED, {"run": run_id})
+    assert row is not None
+    return int(row["picousd"])
+
+
+def requests_of_run(tx: Tx, run_id: str) -> list[Row]:
+    """All calls of a run, in order."""
+    return tx.all(_OF_RUN, {"run": run_id})
+
+
+def requests_of_request(tx: Tx, request_id: str) -> list[Row]:
+    """All calls made for one client request, in order."""
+    return tx.all(_OF_REQUEST, {"request": request_id})
+
+
+def list_requests(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:
+    """Newest first. Filters: model, provider, workflow, run, status, since, until (us), before (id)."""
+    query = _filtered(select(requests), filters).order_by(requests.c.id.desc()).limit(limit)
+    return tx.all(Statement(query))
+
+
+def spend(tx: Tx, groups: tuple[str, ...], filters: Mapping[str, Any]) -> list[Row]:
+    """Sums by the named groups (SPEND_GROUPS); a day is a number of days since 1970 UTC."""
+    columns = [SPEND_GROUPS[name].label(name) for name in groups]
+    query = _filtered(select(*columns, *_SUMS), filters).group_by(*columns).order_by(*columns)
+    return [_whole(row) for row in tx.all(Statement(query))]
+
+
+def _filtered(query: Select[Any], filters: Mapping[str, Any]) -> Select[Any]:
+    equal = {
+        "model": requests.c.model,
+        "provider": requests.c.provider,
+        "workflow": requests.c.workflow_name,
+        "run": requests.c.run_id,
+        "status": requests.c.status,
+        "request": requests.c.request_id,
+        "key": requests.c.key_id,
+    }
+    for name, column in equal.items():
+        if filters.get(name):
+            query = query.where(column == filters[name])
+    if filters.get("since") is not None:
+        query = query.where(requests.c.started_us >= filters["since"])
+    if filters.get("until") is not None:
+        query = query.where(requests.c.started_us < filters["until"])
+    if filters.get("before"):
+        query = query.where(requests.c.id < filters["before"])
+    return query
+
+
+def _whole(row: Row | None) -> Row:
+    """PostgreSQL sums integers as decimals."""
+    assert row is not None
+    text = {"model", "provider", "workflow", "key"}
+    return {name: value if name in text or value is None else int(value) for name, value in row.items()}

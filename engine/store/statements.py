@@ -1,0 +1,41 @@
+"""A Core statement compiled once per dialect and run as ready SQL text on the driver's own connection.
+
+Compiling and binding through SQLAlchemy costs several times what the statement itself costs on SQLite
+(docs/architecture.md, "Ready SQL"), so the hot path pays it once per process.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from sqlalchemy import ClauseElement, Column, ColumnElement, or_
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import psycopg
+
+_DIALECTS: Mapping[str, Any] = {
+    "sqlite": sqlite.dialect(paramstyle="named"),
+    "postgresql": psycopg.dialect(),
+}
+
+
+class Statement:
+    """One SQL statement with named parameters. `columns` names the inserted columns of an INSERT."""
+
+    def __init__(self, element: ClauseElement, *, columns: Sequence[str] | None = None) -> None:
+        self._element = element
+        self._columns = columns
+        self._ready: dict[str, tuple[str, Mapping[str, Any]]] = {}
+
+    def ready(self, dialect: str) -> tuple[str, Mapping[str, Any]]:
+        """The SQL text for that dialect and the values of the parameters that are fixed in the statement."""
+        found = self._ready.get(dialect)
+        if found is None:
+            compiled = self._element.compile(dialect=_DIALECTS[dialect], column_keys=self._columns)
+            fixed: dict[str, Any] = dict(cast(Mapping[str, Any], compiled.params))
+            found = (str(compiled), fixed)
+            self._ready[dialect] = found
+        return found
+
+
+def one_of(column: Column[Any], values: Iterable[str]) -> ColumnElement[bool]:
+    """`column IN (...)` for values that are fixed in the statement: `in_` would be written out at every execution."""
+    return or_(*(column == value for value in values))

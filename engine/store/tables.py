@@ -1,0 +1,297 @@
+"""Every table, once. Times are integer microseconds UTC (`*_us`), money integer pico-dollars, ids UUIDv7 text, JSON compact text.
+
+workflows, workflow_versions   definitions: the newest text by name, and every version a run may be pinned to
+runs, run_tags                 one row a run; hot, so large inputs and outputs live in payloads
+steps, attempts                one row a step, one row a claim of it; `steps.attempt` is the fence
+events                         append-only history, numbered per run
+payloads                       large JSON values by content hash, stored once
+requests                       the ledger: one row per upstream attempt, intent first
+deliveries, delivery_attempts  outgoing webhooks and each try
+workers                        living processes and their leases
+settings                       values made at first start, such as the webhook secret
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Computed,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.ext.compiler import compiles
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class ReadableTime(ColumnElement[str]):
+    """A microsecond column as a time that people can read when they query the tables with SQL."""
+
+    inherit_cache = False
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+
+def _on_sqlite(element: ReadableTime, compiler: Any, **_: Any) -> str:
+    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {element.column} / 1000000.0, 'unixepoch')"
+
+
+def _on_postgresql(element: ReadableTime, compiler: Any, **_: Any) -> str:
+    return f"to_timestamp({element.column} / 1000000.0)"
+
+
+compiles(ReadableTime)(_on_sqlite)
+compiles(ReadableTime, "postgresql")(_on_postgresql)
+
+
+def _readable(name: str, source: str) -> Column[Any]:
+    kind = Text().with_variant(TIMESTAMP(timezone=True), "postgresql")
+    return Column(name, kind, Computed(ReadableTime(source), persisted=True))
+
+
+workflows = Table(
+    "workflows",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("config_yaml", Text, nullable=False),
+    Column("version_id", String(36), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    _readable("created_at", "created_us"),
+    _readable("updated_at", "updated_us"),
+)
+
+workflow_versions = Table(
+    "workflow_versions",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("version", Integer),  # null: an inline definition, stored for its run alone
+    Column("digest", String(64), nullable=False),
+    Column("origin", String(20), nullable=False),  # api | file | shipped | inline
+    Column("config_yaml", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    UniqueConstraint("name", "version"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("workflow_name", String(200), nullable=False),
+    Column("version_id", String(36), ForeignKey("workflow_versions.id"), nullable=False),
+    Column("version", Integer),
+    Column("status", String(20), nullable=False),
+    Column("priority", String(10), nullable=False),
+    Column("input_json", Text),
+    Column("input_digest", String(64)),
+    Column("output_json", Text),
+    Column("output_digest", String(64)),
+    Column("error_step", Text),
+    Column("error_class", String(30)),
+    Column("error_message", Text),
+    Column("pause_reason", String(30)),
+    Column("budget_picousd", BigInteger),
+    Column("tags_json", Text, nullable=False),
+    Column("webhook_url", Text),
+    Column("idempotency_key", String(255), unique=True),
+    Column("idempotency_hash", String(64)),
+    Column("key_id", String(36)),
+    Column("request_id", String(64)),
+    Column("open_steps", Integer, nullable=False),  # rows of steps that have not ended
+    Column("event_seq", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("started_us", BigInteger),
+    Column("finished_us", BigInteger),
+    Column("deadline_us", BigInteger),
+    Index(None, "status", "id"),
+    Index(None, "workflow_name", "id"),
+    Index(None, "deadline_us"),
+)
+
+run_tags = Table(
+    "run_tags",
+    metadata,
+    Column("run_id", String(36), ForeignKey("runs.id"), primary_key=True),
+    Column("key", String(100), primary_key=True),
+    Column("value", String(255), nullable=False),
+    Index(None, "key", "value", "run_id"),
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("run_id", String(36), ForeignKey("runs.id"), nullable=False),
+    Column("key", String(300), nullable=False),
+    Column("type", String(20), nullable=False),
+    Column("parent_key", String(300)),
+    Column("branch", String(100)),  # of a container: the branch it chose
+    Column("position", Integer, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("priority", String(10), nullable=False),
+    Column("waiting_on", Integer, nullable=False),  # needs (or children) that have not ended
+    Column("attempt", Integer, nullable=False),  # claims so far; the fence
+    Column("tries", Integer, nullable=False),  # failures that count against the retry policy
+    Column("losses", Integer, nullable=False),  # attempts lost with their worker
+    Column("worker_id", String(36)),
+    Column("due_us", BigInteger),  # ready: since when; waiting: until when
+    Column("output_json", Text),
+    Column("output_digest", String(64)),
+    Column("model", String(200)),
+    Column("error_class", String(30)),
+    Column("error_message", Text),
+    Column("started_us", BigInteger),
+    Column("finished_us", BigInteger),
+    UniqueConstraint("run_id", "key"),
+    Index(None, "status", "due_us"),
+    Index(None, "worker_id", "status"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("step_id", String(36), ForeignKey("steps.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("status", String(20), nullable=False),
+    Column("worker_id", String(36), nullable=False),
+    Column("error_class", String(30)),
+    Column("error_message", Text),
+    Column("started_us", BigInteger, nullable=False),
+    Column("finished_us", BigInteger),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("run_id", String(36), ForeignKey("runs.id"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("type", String(40), nullable=False),
+    Column("step_key", String(300)),
+    Column("attempt", Integer),
+    Column("at_us", BigInteger, nullable=False),
+    Column("data_json", Text),
+)
+
+payloads = Table(
+    "payloads",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("request_id", String(64), nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    _readable("timestamp", "started_us"),
+    Column("workflow_name", String(200)),
+    Column("run_id", String(36)),
+    Column("step_id", String(300)),  # the step's key within its run
+    Column("attempt", Integer),
+    Column("worker_id", String(36), nullable=False),  # whose death makes an open intent `unknown`
+    Column("kind", String(20), nullable=False),
+    Column("provider", String(100), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("requested_model", String(200), nullable=False),
+    Column("key_id", String(36)),
+    Column("tags", Text, nullable=False),
+    Column("status", String(20), nullable=False),  # started | succeeded | failed | unknown
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("total_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("cost_picousd", BigInteger),
+    Column(
+        "cost_usd",
+        Numeric(24, 12),
+        Computed("cost_picousd / 1000000000000.0", persisted=True),
+    ),
+    Column("cost_source", String(20), nullable=False),
+    Column("reserved_picousd", BigInteger),
+    Column("latency_ms", Float),
+    Column("ttft_ms", Float),
+    Column("streamed", Boolean, nullable=False),
+    Column("success", Boolean),
+    Column("status_code", Integer),
+    Column("error_class", String(30)),
+    Column("error", Text),
+    Column("finished_us", BigInteger),
+    Index(None, "started_us"),
+    Index(None, "run_id", "step_id"),
+    Index(None, "request_id"),
+    Index(None, "worker_id", "status"),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", String(36), primary_key=True),  # the webhook-id, the same on every try
+    Column("run_id", String(36), ForeignKey("runs.id"), nullable=False),
+    Column("type", String(40), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("status", String(20), nullable=False),  # pending | delivered | dead
+    Column("tries", Integer, nullable=False),
+    Column("next_attempt_us", BigInteger),
+    Column("created_us", BigInteger, nullable=False),
+    Column("finished_us", BigInteger),
+    Index(None, "status", "next_attempt_us"),
+    Index(None, "run_id"),
+)
+
+delivery_attempts = Table(
+    "delivery_attempts",
+    metadata,
+    Column("delivery_id", String(36), ForeignKey("deliveries.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("status_code", Integer),
+    Column("error", Text),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("kind", String(10), nullable=False),  # worker | api
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("lease_until_us", BigInteger, nullable=False),
+    Index(None, "lease_until_us"),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("value", Text, nullable=False),
+)

@@ -1,0 +1,138 @@
+"""Submitting a run: one transaction writes the run, its pinned definition, its first ready steps and the history."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.catalogue import Catalogue
+from engine.clock import new_id
+from engine.definition import Definition
+from engine.errors import Conflict
+from engine.inputs import check_inputs
+from engine.plan import Graph
+from engine.states import EventType, Priority, RunStatus
+from engine.store.database import Row, Tx
+from engine.store.definitions import insert_version
+from engine.store.json_text import dumps
+from engine.store.payloads import pack
+from engine.store.runs import insert_run, run_by_idempotency_key
+from engine.transition import Ring, Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a client asks for. `version` is the stored version to pin; None: `definition` is inline and stored with the run."""
+
+    definition: Definition
+    version: Row | None
+    input: Any
+    webhook_url: str | None = None
+    budget_picousd: int | None = None
+    priority: Priority = Priority.NORMAL
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    idempotency_key: str | None = None
+    key_id: str | None = None
+    request_id: str | None = None
+
+    def fingerprint(self) -> str:
+        """Equal for submissions that ask for the same."""
+        asked = [
+            self.definition.name,
+            self.definition.source if self.version is None else None,
+            self.input,
+            self.webhook_url,
+            self.budget_picousd,
+            self.priority.value,
+            dict(self.tags),
+        ]
+        return hashlib.sha256(dumps(asked).encode(errors="surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """The run, whether this submission made it, and the bells to ring."""
+
+    run: Row
+    created: bool
+    rings: tuple[Ring, ...]
+
+
+def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitted:
+    """Store the run. The same idempotency key and request give the same run again.
+
+    Raises: UserError for a wrong input; Conflict where the key was used for another request.
+    """
+    if asked.idempotency_key is not None:
+        earlier = run_by_idempotency_key(tx, asked.idempotency_key)
+        if earlier is not None:
+            if earlier["idempotency_hash"] != asked.fingerprint():
+                raise Conflict(
+                    "idempotency_key_reused",
+                    "this Idempotency-Key was used for another request",
+                    param="Idempotency-Key",
+                )
+            return Submitted(earlier, False, ())
+    value = check_inputs(asked.definition, asked.input)
+    version_id = asked.version["id"] if asked.version else _store_inline(tx, asked.definition, now)
+    graph = catalogue.graph(tx, version_id) if asked.version else Graph(asked.definition)
+    run = _run_row(tx, asked, value, version_id, now)
+    insert_run(tx, run, asked.tags)
+    transition = Transition(tx, run, graph, now)
+    transition.history.add(EventType.RUN_SUBMITTED)
+    transition.add_steps(asked.definition.steps, None, 0)
+    transition.close()
+    return Submitted(run, True, tuple(transition.rings))
+
+
+def _store_inline(tx: Tx, definition: Definition, now: int) -> str:
+    row = {
+        "id": new_id(),
+        "name": definition.name,
+        "version": None,
+        "digest": hashlib.sha256(definition.source.encode()).hexdigest(),
+        "origin": "inline",
+        "config_yaml": definition.source,
+        "created_us": now,
+    }
+    insert_version(tx, row)
+    return row["id"]
+
+
+def _run_row(tx: Tx, asked: Submission, value: Any, version_id: str, now: int) -> Row:
+    text, digest = pack(tx, value, now)
+    budget = asked.budget_picousd if asked.budget_picousd is not None else asked.definition.budget_picousd
+    deadline_s = asked.definition.deadline_s
+    return {
+        "id": new_id(),
+        "workflow_name": asked.definition.name,
+        "version_id": version_id,
+        "version": asked.version["version"] if asked.version else None,
+        "status": RunStatus.QUEUED.value,
+        "priority": asked.priority.value,
+        "input_json": text,
+        "input_digest": digest,
+        "budget_picousd": budget,
+        "tags_json": dumps(dict(asked.tags)),
+        "webhook_url": asked.webhook_url,
+        "idempotency_key": asked.idempotency_key,
+        "idempotency_hash": asked.fingerprint() if asked.idempotency_key else None,
+        "key_id": asked.key_id,
+        "request_id": asked.request_id,
+        "open_steps": 0,
+        "event_seq": 0,
+        "created_us": now,
+        "deadline_us": None if deadline_s is None else now + int(deadline_s * 1_000_000),
+        **dict.fromkeys(
+            (
+                "output_json",
+                "output_digest",
+                "error_step",
+                "error_class",
+                "error_message",
+                "pause_reason",
+                "started_us",
+                "finished_us",
+            )
+        ),
+    }

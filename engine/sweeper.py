@@ -1,0 +1,102 @@
+"""What bells cannot tell: dead workers, due timers, ready steps that nobody claimed. All bounded, all safe to run twice.
+
+Every worker process sweeps, so nothing depends on a single one being alive.
+"""
+
+from dataclasses import dataclass
+
+from engine.catalogue import Catalogue
+from engine.states import AttemptStatus, ErrorClass, EventType, StepStatus
+from engine.store.database import Row, Tx
+from engine.store.requests import abandon_requests
+from engine.store.runs import lock_run, runs_past_deadline
+from engine.store.steps import (
+    due_steps,
+    end_attempt,
+    get_step,
+    put_back_step,
+    steps_held_by,
+    unclaimed_steps,
+    wake_step,
+)
+from engine.store.workers import delete_worker, lapsed_workers, lock_worker
+from engine.transition import Ring, StepError, Transition
+
+BATCH = 200
+LOSSES_ALLOWED = 5  # a step on board of that many dying workers is taken for the cause
+UNCLAIMED_AFTER_US = 1_000_000  # a bell takes milliseconds; behind this one it is taken for lost
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one sweep found: bells to ring and how many steps were taken back from the dead."""
+
+    rings: tuple[Ring, ...]
+    reclaimed: int = 0
+
+
+def bury(tx: Tx, catalogue: Catalogue, worker_id: str, now: int, *, only_if_lapsed: bool) -> Swept:
+    """Take back what a dead process held. With `only_if_lapsed`, a lease that was renewed meanwhile saves it."""
+    worker = lock_worker(tx, worker_id)
+    if worker is None or (only_if_lapsed and worker["lease_until_us"] >= now):
+        return Swept(())
+    rings: list[Ring] = []
+    held = steps_held_by(tx, worker_id)
+    for step in held:
+        rings += _take_back(tx, catalogue, step, worker_id, now)
+    abandon_requests(tx, worker_id, now)
+    delete_worker(tx, worker_id)
+    return Swept(tuple(rings), len(held))
+
+
+def lapsed(tx: Tx, now: int) -> list[str]:
+    """Ids of processes whose lease ran out."""
+    return [row["id"] for row in lapsed_workers(tx, now, BATCH)]
+
+
+def anything_due(tx: Tx, now: int) -> bool:
+    """Whether `wake_due` or `expire_runs` would find something."""
+    return bool(due_steps(tx, now, 1) or runs_past_deadline(tx, now, 1))
+
+
+def wake_due(tx: Tx, now: int) -> Swept:
+    """Make steps ready whose time has come."""
+    woken = [step for step in due_steps(tx, now, BATCH) if wake_step(tx, step["id"], now)]
+    return Swept(tuple(Ring(step["id"], step["priority"]) for step in woken))
+
+
+def overlooked(tx: Tx, now: int) -> Swept:
+    """Ready steps whose bell was lost."""
+    found = unclaimed_steps(tx, now - UNCLAIMED_AFTER_US, BATCH)
+    return Swept(tuple(Ring(step["id"], step["priority"]) for step in found))
+
+
+def expire_runs(tx: Tx, catalogue: Catalogue, now: int) -> int:
+    """Fail the runs whose deadline has passed."""
+    expired = runs_past_deadline(tx, now, BATCH)
+    for run_id in expired:
+        run = lock_run(tx, run_id)
+        assert run is not None
+        transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+        transition.fail_run(None, StepError(ErrorClass.TIMEOUT, "the run's deadline has passed"))
+        transition.close()
+    return len(expired)
+
+
+def _take_back(tx: Tx, catalogue: Catalogue, step: Row, worker_id: str, now: int) -> list[Ring]:
+    run = lock_run(tx, step["run_id"])
+    row = get_step(tx, step["id"])
+    if run is None or row is None or row["worker_id"] != worker_id:
+        return []
+    transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+    end_attempt(tx, row["id"], row["attempt"], AttemptStatus.LOST, now, error_class=ErrorClass.WORKER_LOST.value)
+    transition.history.add(EventType.STEP_LOST, step=row["key"], attempt=row["attempt"])
+    losses = row["losses"] + 1
+    if losses >= LOSSES_ALLOWED:
+        message = f"{losses} workers died while they ran this step"
+        transition.end_step(row, StepStatus.FAILED, error=StepError(ErrorClass.WORKER_LOST, message))
+    else:
+        put_back_step(tx, row, StepStatus.READY, now, losses=losses)
+        transition.rings.append(Ring(row["id"], row["priority"]))
+    transition.close()
+    return transition.rings

@@ -1,0 +1,208 @@
+"""Rows as the JSON that users see (contract §3): runs, steps, requests, deliveries, events, workflows."""
+
+from collections import defaultdict
+from typing import Any
+
+from engine.clock import iso
+from engine.money import to_usd
+from engine.states import StepStatus
+from engine.store.database import Row, Tx
+from engine.store.deliveries import attempts_of_deliveries, deliveries_of_run
+from engine.store.json_text import loads
+from engine.store.payloads import unpack
+from engine.store.requests import requests_of_run, run_sums
+from engine.store.steps import attempts_of_run, steps_of_run
+
+
+def run_view(tx: Tx, run: Row) -> dict[str, Any]:
+    """A run with its totals, computed from the ledger's rows."""
+    sums = run_sums(tx, run["id"])
+    error = None
+    if run["error_class"] is not None:
+        error = {"step": run["error_step"], "class": run["error_class"], "message": run["error_message"]}
+    return {
+        "id": run["id"],
+        "workflow": run["workflow_name"],
+        "version": run["version"],
+        "status": run["status"],
+        "pause_reason": run["pause_reason"],
+        "input": unpack(tx, run["input_json"], run["input_digest"]),
+        "output": unpack(tx, run["output_json"], run["output_digest"]),
+        "error": error,
+        "cost_usd": to_usd(sums["cost_picousd"]),
+        "cost_unknown_calls": sums["unknown_calls"],
+        "tokens": sums["total_tokens"],
+        "usage": usage_view(sums),
+        "latency_ms": _elapsed_ms(run["created_us"], run["finished_us"]),
+        "budget_usd": None if run["budget_picousd"] is None else to_usd(run["budget_picousd"]),
+        "priority": run["priority"],
+        "tags": loads(run["tags_json"]),
+        "created_at": iso(run["created_us"]),
+        "started_at": _iso(run["started_us"]),
+        "finished_at": _iso(run["finished_us"]),
+        "links": run_links(run["id"]),
+    }
+
+
+def run_links(run_id: str) -> dict[str, str]:
+    """Where to go on from a run."""
+    here = f"/v1/runs/{run_id}"
+    return {"self": here, "steps": f"{here}/steps", "events": f"{here}/events", "cancel": f"{here}/cancel"}
+
+
+def usage_view(sums: Row) -> dict[str, int]:
+    """Token sums: prompt_tokens include cached ones, as OpenAI counts."""
+    names = (
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "reasoning_tokens",
+    )
+    return {name: sums[name] for name in names}
+
+
+def steps_view(tx: Tx, run_id: str) -> list[dict[str, Any]]:
+    """A run's steps in the order they ran, each with its attempts and their calls."""
+    calls: dict[tuple[str, int | None], list[Row]] = defaultdict(list)
+    for call in requests_of_run(tx, run_id):
+        calls[call["step_id"], call["attempt"]].append(call)
+    attempts: dict[str, list[Row]] = defaultdict(list)
+    for attempt in attempts_of_run(tx, run_id):
+        attempts[attempt["step_id"]].append(attempt)
+    return [_step_view(tx, step, attempts[step["id"]], calls) for step in steps_of_run(tx, run_id)]
+
+
+def _step_view(
+    tx: Tx, step: Row, attempts: list[Row], calls: dict[tuple[str, int | None], list[Row]]
+) -> dict[str, Any]:
+    own = [call for attempt in attempts for call in calls[step["key"], attempt["number"]]]
+    error = None
+    if step["error_class"] is not None and step["status"] != StepStatus.SUCCEEDED.value:
+        error = {"class": step["error_class"], "message": step["error_message"]}
+    return {
+        "id": step["key"],
+        "type": step["type"],
+        "parent": step["parent_key"],
+        "status": step["status"],
+        "output": unpack(tx, step["output_json"], step["output_digest"]),
+        "error": error,
+        "model": step["model"],
+        "cost_usd": to_usd(sum(call["cost_picousd"] or 0 for call in own)),
+        "cost_unknown_calls": sum(call["cost_source"] == "unknown" for call in own),
+        "tokens": sum(call["total_tokens"] or 0 for call in own),
+        "latency_ms": _elapsed_ms(step["started_us"], step["finished_us"]),
+        "started_at": _iso(step["started_us"]),
+        "finished_at": _iso(step["finished_us"]),
+        "next_attempt_at": _iso(step["due_us"]) if step["status"] == StepStatus.WAITING.value else None,
+        "attempts": [_attempt_view(attempt, calls[step["key"], attempt["number"]]) for attempt in attempts],
+    }
+
+
+def _attempt_view(attempt: Row, calls: list[Row]) -> dict[str, Any]:
+    error = None
+    if attempt["error_class"] is not None:
+        error = {"class": attempt["error_class"], "message": attempt["error_message"]}
+    return {
+        "number": attempt["number"],
+        "status": attempt["status"],
+        "worker": attempt["worker_id"],
+        "error": error,
+        "started_at": iso(attempt["started_us"]),
+        "finished_at": _iso(attempt["finished_us"]),
+        "calls": [request_view(call) for call in calls],
+    }
+
+
+def request_view(row: Row) -> dict[str, Any]:
+    """A row of the ledger."""
+    plain = (
+        "id",
+        "request_id",
+        "workflow_name",
+        "run_id",
+        "step_id",
+        "attempt",
+        "kind",
+        "provider",
+        "model",
+        "requested_model",
+        "key_id",
+        "status",
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "cached_tokens",
+        "cache_write_tokens",
+        "reasoning_tokens",
+        "cost_source",
+        "latency_ms",
+        "ttft_ms",
+        "status_code",
+        "error_class",
+        "error",
+    )
+    return {
+        **{name: row[name] for name in plain},
+        "timestamp": iso(row["started_us"]),
+        "finished_at": _iso(row["finished_us"]),
+        "cost_usd": None if row["cost_picousd"] is None else to_usd(row["cost_picousd"]),
+        "streamed": bool(row["streamed"]),
+        "success": None if row["success"] is None else bool(row["success"]),
+        "tags": loads(row["tags"]),
+    }
+
+
+def deliveries_view(tx: Tx, run_id: str) -> list[dict[str, Any]]:
+    """A run's webhook deliveries with every try."""
+    tries: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in attempts_of_deliveries(tx, run_id):
+        tries[row["delivery_id"]].append(
+            {"at": iso(row["at_us"]), "status_code": row["status_code"], "error": row["error"]}
+        )
+    return [
+        {
+            "id": row["id"],
+            "type": row["type"],
+            "url": row["url"],
+            "status": row["status"],
+            "attempts": tries[row["id"]],
+            "next_attempt_at": _iso(row["next_attempt_us"]),
+        }
+        for row in deliveries_of_run(tx, run_id)
+    ]
+
+
+def event_view(row: Row) -> dict[str, Any]:
+    """One event of a run's history."""
+    return {
+        "id": row["seq"],
+        "type": row["type"],
+        "step": row["step_key"],
+        "attempt": row["attempt"],
+        "at": iso(row["at_us"]),
+        "data": loads(row["data_json"]) if row["data_json"] else None,
+    }
+
+
+def workflow_view(row: Row, *, text: bool = True) -> dict[str, Any]:
+    """A definition with its newest version."""
+    view = {
+        "name": row["name"],
+        "version": row["version"],
+        "digest": row["digest"],
+        "origin": row["origin"],
+        "created_at": iso(row["created_us"]),
+    }
+    if "updated_us" in row:
+        view["updated_at"] = iso(row["updated_us"])
+    return view | {"config_yaml": row["config_yaml"]} if text else view
+
+
+def _iso(at_us: int | None) -> str | None:
+    return None if at_us is None else iso(at_us)
+
+
+def _elapsed_ms(from_us: int | None, until_us: int | None) -> float | None:
+    return None if from_us is None or until_us is None else (until_us - from_us) / 1000

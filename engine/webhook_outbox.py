@@ -1,0 +1,61 @@
+"""The outbox of webhooks: a delivery is stored in the transaction that it tells of, and sent by any worker afterwards."""
+
+from engine.clock import iso, new_id
+from engine.store.database import Row, Tx
+from engine.store.deliveries import get_delivery, insert_delivery, record_try, settle_delivery
+from engine.store.json_text import dumps
+from engine.store.runs import get_run
+from engine.views import run_view
+
+KEPT_TRYING_US = 24 * 3600 * 1_000_000
+_PAUSES_S = (5, 30, 120, 600, 1800, 3600, 7200, 14400)  # the last one repeats until a day has passed
+
+
+def queue_webhook(tx: Tx, run_id: str, kind: str, now: int) -> None:
+    """Store a delivery where the run was submitted with a webhook_url; its body is the run as it stands now."""
+    run = get_run(tx, run_id)
+    assert run is not None
+    if run["webhook_url"] is None:
+        return
+    body = {"type": kind, "timestamp": iso(now), "data": run_view(tx, run)}
+    insert_delivery(
+        tx,
+        {
+            "id": new_id(),
+            "run_id": run_id,
+            "type": kind,
+            "url": run["webhook_url"],
+            "body": dumps(body),
+            "status": "pending",
+            "tries": 0,
+            "next_attempt_us": now,
+            "created_us": now,
+            "finished_us": None,
+        },
+    )
+
+
+def record_delivery(tx: Tx, delivery: Row, status_code: int | None, error: str | None, now: int) -> str:
+    """Record one try (a 2xx delivers); returns the delivery's status after it: pending, delivered or dead."""
+    number: int = delivery["tries"] + 1
+    record_try(
+        tx,
+        {"delivery_id": delivery["id"], "number": number, "at_us": now, "status_code": status_code, "error": error},
+    )
+    if status_code is not None and 200 <= status_code < 300:
+        settle_delivery(tx, delivery["id"], "delivered", None, now)
+        return "delivered"
+    pause_us = _PAUSES_S[min(number, len(_PAUSES_S)) - 1] * 1_000_000
+    if now + pause_us > delivery["created_us"] + KEPT_TRYING_US:
+        settle_delivery(tx, delivery["id"], "dead", None, now)
+        return "dead"
+    settle_delivery(tx, delivery["id"], "pending", now + pause_us, None)
+    return "pending"
+
+
+def redeliver(tx: Tx, delivery_id: str, now: int) -> bool:
+    """Send once more, under the same webhook-id; False where there is no such delivery."""
+    if get_delivery(tx, delivery_id) is None:
+        return False
+    settle_delivery(tx, delivery_id, "pending", now, None)
+    return True

@@ -1,0 +1,1 @@
+"""Alembic migrations; found by their path, imported by nobody."""
