@@ -1,0 +1,118 @@
+"""Anthropic's Messages API.
+
+The version is pinned to 2023-06-01: later ones refuse `temperature`, `top_p` and `top_k`, which OpenAI's clients send, and
+the old one still takes them along with everything else that is sent here. The key goes as `x-api-key`.
+"""
+
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any
+
+import orjson
+
+from engine.states import ErrorClass
+from providers.errors import ProviderError, complaint_in, failure
+from providers.http import HttpClient, let_end, read_pieces
+from providers.lines import LineTooLong
+from providers.provider import Answer, Chunk, Json, ProviderConfig
+from providers.shapes import as_object, as_objects, as_text
+from providers.sse import Event, EventParser
+from providers.translate.anthropic_to_openai import MessageReader, from_anthropic
+from providers.translate.openai_to_anthropic import to_anthropic
+
+VERSION = "2023-06-01"
+_LISTED = 1000
+
+
+class AnthropicProvider:
+    """One upstream that speaks Anthropic's dialect."""
+
+    def __init__(self, config: ProviderConfig, http: HttpClient) -> None:
+        self.config = config
+        self._http = http
+        self._headers = {"anthropic-version": VERSION}
+        if config.api_key:
+            self._headers["x-api-key"] = config.api_key
+        self._headers.update(config.headers)
+
+    async def chat(self, model: str, body: Json) -> Answer:
+        """One whole answer. Raises: ProviderError."""
+        request, dropped = to_anthropic(model, {key: value for key, value in body.items() if key != "stream"})
+        message: Any = await self._http.fetch(
+            "POST",
+            f"{self.config.url}/v1/messages",
+            headers=self._headers,
+            payload=request,
+            connect_s=self.config.timeouts.connect_s,
+        )
+        message = as_object(message)
+        if message.get("type") != "message" or not isinstance(message.get("content"), list):
+            raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer is no message.")
+        answer, usage = from_anthropic(message)
+        return Answer(answer, usage, as_text(message.get("model")) or model, dropped=dropped)
+
+    async def stream(self, model: str, body: Json) -> AsyncGenerator[Chunk, None]:
+        """One answer in chunks. Raises: ProviderError, also where the stream ends without a stop reason."""
+        request, dropped = to_anthropic(model, {**body, "stream": True})
+        response = await self._http.send(
+            "POST",
+            f"{self.config.url}/v1/messages",
+            headers=self._headers,
+            payload=request,
+            connect_s=self.config.timeouts.connect_s,
+        )
+        parser, reader = EventParser(), MessageReader(model, dropped)
+        try:
+            async for piece in read_pieces(response):
+                for chunk in _chunks(parser, reader, piece):
+                    yield chunk
+                if reader.done:
+                    await let_end(response)
+                    break
+            if not reader.finished:
+                raise ProviderError.unseen(ErrorClass.CONNECTION, "The upstream's stream ended before the answer did.")
+        except ProviderError:
+            if not reader.finished:  # what is lost after the stop reason is no part of the answer
+                raise
+        finally:
+            response.release()
+
+    async def embeddings(self, model: str, body: Json) -> Answer:
+        """Raises: ProviderError always; Anthropic has no embeddings."""
+        raise ProviderError(
+            ErrorClass.INVALID_REQUEST,
+            f"Anthropic has no embeddings; `{model}` cannot give them.",
+            status=400,
+            code="unsupported_endpoint",
+            param="model",
+        )
+
+    async def list_models(self) -> list[str]:
+        """The ids at `GET /v1/models`. Raises: ProviderError."""
+        body: Any = await self._http.fetch(
+            "GET",
+            f"{self.config.url}/v1/models?limit={_LISTED}",
+            headers=self._headers,
+            connect_s=self.config.timeouts.connect_s,
+        )
+        return [row["id"] for row in as_objects(as_object(body).get("data")) if isinstance(row.get("id"), str)]
+
+
+def _chunks(parser: EventParser, reader: MessageReader, piece: bytes) -> Iterator[Chunk]:
+    try:
+        events = parser.feed(piece)
+    except LineTooLong as error:
+        raise ProviderError.unseen(ErrorClass.SERVER_ERROR, f"The upstream sent {error}.") from error
+    for event in events:
+        yield from reader.event(_decoded(event))
+
+
+def _decoded(event: Event) -> Json:
+    try:
+        body: Any = orjson.loads(event.data)
+    except orjson.JSONDecodeError as error:
+        raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream sent a malformed event.") from error
+    if complaint := complaint_in(body):
+        error = failure(complaint, status=None, headers={})
+        error.maybe_billed = True
+        raise error
+    return as_object(body)

@@ -1,0 +1,225 @@
+"""From a name that a client wrote to the upstream models that may answer it, in order. Asks no model, books nothing.
+
+Order of meaning (docs: model names): a configured name; `provider/model`; `provider` alone; a bare model that exactly one
+provider lists or that the price tables assign to one; `local` without configuration is Ollama's first model.
+"""
+
+import asyncio
+import difflib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.errors import NotFound, RetryableError
+from providers.errors import ProviderError
+from providers.pricing import library_id, provider_of_model
+from providers.provider import Provider
+
+LIST_TTL_S = 30.0
+LIST_TIMEOUT_S = 2.0
+_NEAREST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One upstream model that may answer."""
+
+    provider: Provider
+    model: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Provider name and model: what cool-downs and rows are keyed by."""
+        return self.provider.config.name, self.model
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A name under `models:`: its targets in order (names that may themselves be configured)."""
+
+    targets: tuple[str, ...]
+    strategy: str = "ordered"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a name means now. `candidates` is never empty."""
+
+    requested: str
+    candidates: tuple[Candidate, ...]
+    strategy: str = "ordered"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """A row of `/v1/models`."""
+
+    id: str
+    owned_by: str
+
+
+class ModelLists:
+    """What each provider says it offers: asked when needed, kept for half a minute, within two seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._known: dict[str, tuple[float, list[str]]] = {}
+
+    async def of(self, provider: Provider) -> list[str]:
+        """The models of `provider`, its configured ones first. Raises: ProviderError, TimeoutError."""
+        name = provider.config.name
+        known = self._known.get(name)
+        if known is None or known[0] <= self._clock():
+            async with asyncio.timeout(LIST_TIMEOUT_S):
+                listed = await provider.list_models()
+            known = (self._clock() + LIST_TTL_S, listed)
+            self._known[name] = known
+        configured = provider.config.models
+        return [*configured, *(model for model in known[1] if model not in configured)]
+
+
+class Router:
+    """Resolves names against the configured providers and aliases."""
+
+    def __init__(
+        self, providers: Mapping[str, Provider], aliases: Mapping[str, Alias], *, lists: ModelLists | None = None
+    ) -> None:
+        self._providers = providers
+        self._aliases = aliases
+        self._lists = lists or ModelLists()
+
+    async def resolve(self, name: str) -> Route:
+        """The route for `name`. Raises: NotFound (nearest names), RetryableError(provider_unavailable)."""
+        alias = self._aliases.get(name)
+        if alias is None:
+            return Route(name, (await self._one(name, frozenset()),))
+        candidates = await self._targets(name, alias, frozenset())
+        return Route(name, tuple(dict.fromkeys(candidates)), alias.strategy)
+
+    async def list_names(self) -> list[ModelName]:
+        """Configured names, then `provider/model` of every provider that can be reached now."""
+        rows = [ModelName(name, "aigateway") for name in self._aliases]
+        providers = list(self._providers.values())
+        for provider, models in zip(providers, await self._all_lists(providers), strict=True):
+            owner = provider.config.name
+            listed = models if models is not None else provider.config.models
+            rows += [ModelName(f"{owner}/{model}", owner) for model in listed]
+        if "local" not in self._aliases and await self._local(tolerant=True):
+            rows.insert(0, ModelName("local", "aigateway"))
+        return rows
+
+    async def _targets(self, name: str, alias: Alias, above: frozenset[str]) -> list[Candidate]:
+        if name in above:
+            raise NotFound("model_not_found", f"The configured model `{name}` leads back to itself.", param="model")
+        candidates: list[Candidate] = []
+        for target in alias.targets:
+            inner = self._aliases.get(target)
+            if inner is not None and target != name:
+                candidates += await self._targets(target, inner, above | {name})
+            else:
+                candidates.append(await self._one(target, above | {name}))
+        return candidates
+
+    async def _one(self, name: str, above: frozenset[str]) -> Candidate:
+        owner, slash, model = name.partition("/")
+        if slash and model and owner in self._providers:
+            return Candidate(self._providers[owner], model)
+        if name in self._providers:
+            return await self._default(self._providers[name])
+        if name == "local" and name not in self._aliases and (found := await self._local()):
+            return found
+        return await self._bare(name)
+
+    async def _default(self, provider: Provider) -> Candidate:
+        config = provider.config
+        if config.default_model:
+            return Candidate(provider, config.default_model)
+        models = config.models or tuple(await self._list_or_503(provider))
+        if len(models) == 1 or (models and config.type in ("ollama", "simulated")):
+            return Candidate(provider, models[0])
+        raise NotFound(
+            "model_not_found",
+            f"The provider `{config.name}` has no `default_model`; write `{config.name}/MODEL`.",
+            param="model",
+        )
+
+    async def _local(self, *, tolerant: bool = False) -> Candidate | None:
+        for provider in self._providers.values():
+            if provider.config.type != "ollama":
+                continue
+            try:
+                models = await self._list_or_503(provider)
+            except RetryableError:
+                if tolerant:
+                    return None
+                raise
+            return Candidate(provider, models[0]) if models else None
+        return None
+
+    async def _bare(self, name: str) -> Candidate:
+        """A model name without its provider; a priced owner is enough where lists cannot be had."""
+        providers = list(self._providers.values())
+        configured = [provider for provider in providers if name in provider.config.models]
+        if len(configured) == 1:
+            return Candidate(configured[0], name)
+        if owner := await asyncio.to_thread(self._priced_owner, name):  # the first look-up loads the tables
+            return Candidate(owner, name)
+        lists = await self._all_lists(providers)
+        owners = [provider for provider, models in zip(providers, lists, strict=True) if models and name in models]
+        if len(owners) == 1:
+            return Candidate(owners[0], name)
+        if len(owners) > 1:
+            choices = ", ".join(f"`{owner.config.name}/{name}`" for owner in owners)
+            raise NotFound(
+                "model_not_found", f"Several providers have `{name}`; write one of {choices}.", param="model"
+            )
+        silent = [provider.config.name for provider, models in zip(providers, lists, strict=True) if models is None]
+        if silent:
+            raise _unavailable(name, silent)
+        raise self._not_found(name, lists)
+
+    def _priced_owner(self, name: str) -> Provider | None:
+        """The one configured provider that the price tables assign `name` to."""
+        owner = provider_of_model(name)
+        if owner is None:
+            return None
+        own = [provider for provider in self._providers.values() if _is_at(provider, owner)]
+        return own[0] if len(own) == 1 else None
+
+    async def _list_or_503(self, provider: Provider) -> list[str]:
+        try:
+            return await self._lists.of(provider)
+        except (ProviderError, TimeoutError) as error:
+            raise _unavailable(provider.config.name, [provider.config.name]) from error
+
+    async def _all_lists(self, providers: Sequence[Provider]) -> list[list[str] | None]:
+        """Each provider's models, None where they cannot be had now."""
+
+        async def one(provider: Provider) -> list[str] | None:
+            try:
+                return await self._lists.of(provider)
+            except (ProviderError, TimeoutError):
+                return None
+
+        return list(await asyncio.gather(*map(one, providers)))
+
+    def _not_found(self, name: str, lists: Sequence[Sequence[str] | None]) -> NotFound:
+        names = [*self._aliases, *self._providers]
+        for owner, models in zip(self._providers, lists, strict=True):
+            names += [f"{owner}/{model}" for model in models or ()]
+        bare = {full.partition("/")[2] or full: full for full in names}
+        near = difflib.get_close_matches(name, [*names, *bare], n=_NEAREST, cutoff=0.4) or names[:_NEAREST]
+        shown = ", ".join(f"`{full}`" for full in dict.fromkeys(bare.get(word, word) for word in near))
+        return NotFound("model_not_found", f"No model is called `{name}`. Nearest: {shown}.", param="model")
+
+
+def _is_at(provider: Provider, owner: str) -> bool:
+    config = provider.config
+    if config.name == owner or config.type == owner:
+        return True
+    return config.type == "openai" and library_id(config) == owner
+
+
+def _unavailable(name: str, silent: Sequence[str]) -> RetryableError:
+    who = ", ".join(f"`{provider}`" for provider in silent)
+    return RetryableError("provider_unavailable", f"`{name}` may be a model of {who}, which cannot be reached now.")

@@ -1,0 +1,37 @@
+"""Reads JSON whose shape nobody promised: a wrong type reads as empty, so that no upstream can raise a TypeError here."""
+
+from typing import Any, cast
+
+from providers.provider import Json
+
+
+def as_object(value: Any) -> Json:
+    """`value` where it is an object, else an empty one."""
+    return cast(Json, value) if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """`value` where it is an array, else an empty one."""
+    return cast(list[Any], value) if isinstance(value, list) else []
+
+
+def as_objects(value: Any) -> list[Json]:
+    """The objects among the entries of `value`."""
+    return [cast(Json, entry) for entry in as_list(value) if isinstance(entry, dict)]
+
+
+def as_text(value: Any) -> str:
+    """`value` where it is text, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def as_count(value: Any) -> int | None:
+    """`value` where it is a whole number that is not negative, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def text_of(content: Any) -> str:
+    """The text of an OpenAI message's `content`: a string, or its text parts joined."""
+    if isinstance(content, str):
+        return content
+    return "".join(as_text(part.get("text")) for part in as_objects(content))

@@ -1,0 +1,249 @@
+"""An OpenAI chat body as an Anthropic Messages body.
+
+System messages are hoisted, neighbours of one role merged, all tool results of a turn put into one user message. What
+Anthropic has no word for is left out and named. Formats: OpenAI `chat/completions`; Anthropic `/v1/messages`, 2023-06-01.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from engine.states import ErrorClass
+from providers.errors import ProviderError
+from providers.provider import Json
+from providers.shapes import as_list, as_object, as_objects, as_text, text_of
+from providers.translate.anthropic_schema import structured_schema
+
+DEFAULT_MAX_TOKENS = 4096  # Anthropic requires a limit; this is the workflow language's default too
+_EFFORTS: Mapping[str, str] = {"minimal": "low"}  # OpenAI's names that Anthropic lacks; "none" means: do not ask
+_DATA_URI = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+);base64,(?P<data>.*)", re.DOTALL)
+_PASSED = (
+    "stream",
+    "top_k",
+    "thinking",
+    "cache_control",
+    "speed",
+    "container",
+    "inference_geo",
+)  # the same on both sides
+_TAKEN = frozenset(
+    {
+        "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "stop", "tools",
+        "tool_choice", "parallel_tool_calls", "response_format", "reasoning_effort", "user", "stream_options",
+        "n", *_PASSED,
+    }
+)  # fmt: skip
+_HARMLESS = frozenset({"store"})  # asks OpenAI to keep or not to keep a copy: nothing of the answer is lost
+
+
+def to_anthropic(model: str, body: Json) -> tuple[Json, tuple[str, ...]]:
+    """The request and the names of the parameters that it could not carry. Raises: ProviderError(invalid_request)."""
+    if (body.get("n") or 1) != 1:
+        raise _refusal("Anthropic gives one choice: `n` has to be 1.", "n")
+    system, messages = _conversation(as_objects(body.get("messages")))
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
+    request: Json = {"model": model, "max_tokens": limit, "messages": messages}
+    if system:
+        request["system"] = system
+    dropped = [key for key, value in body.items() if key not in _TAKEN | _HARMLESS and value is not None]
+    for key in _PASSED:
+        if body.get(key) is not None:
+            request[key] = body[key]
+    dropped += _sampling(body, request)
+    _tools(body, request)
+    dropped += _output(body, request)
+    if user := as_text(body.get("user")):
+        request["metadata"] = {"user_id": user}
+    return request, tuple(dropped)
+
+
+def _sampling(body: Json, request: Json) -> list[str]:
+    """Temperature ends at 1 there; newer models take one of temperature and top_p, not both."""
+    dropped: list[str] = []
+    if body.get("temperature") is not None:
+        request["temperature"] = min(body["temperature"], 1)
+    if body.get("top_p") is not None:
+        if "temperature" in request:
+            dropped.append("top_p")
+        else:
+            request["top_p"] = body["top_p"]
+    if body.get("stop"):
+        stops = [body["stop"]] if isinstance(body["stop"], str) else as_list(body["stop"])
+        request["stop_sequences"] = [stop for stop in stops if as_text(stop).strip()]
+    return dropped
+
+
+def _tools(body: Json, request: Json) -> None:
+    tools = [_tool(tool) for tool in as_objects(body.get("tools"))]
+    if not tools:
+        return
+    request["tools"] = tools
+    choice = _tool_choice(body.get("tool_choice"))
+    if body.get("parallel_tool_calls") is False:
+        choice = choice or {"type": "auto"}
+        if choice["type"] != "none":
+            choice["disable_parallel_tool_use"] = True
+    if choice:
+        request["tool_choice"] = choice
+
+
+def _tool(tool: Json) -> Json:
+    if tool.get("type", "function") != "function":
+        raise _refusal(f"A tool of type `{tool.get('type')}` cannot be carried to Anthropic.", "tools")
+    function = as_object(tool.get("function"))
+    made: Json = {
+        "name": function.get("name"),
+        "input_schema": as_object(function.get("parameters")) or {"type": "object", "properties": {}},
+    }
+    if function.get("description"):
+        made["description"] = function["description"]
+    if function.get("strict") is True:
+        made["strict"] = True
+        made["input_schema"] = structured_schema(made["input_schema"])
+    for holder in (tool, function):
+        if holder.get("cache_control"):
+            made["cache_control"] = holder["cache_control"]
+    return made
+
+
+def _tool_choice(choice: Any) -> Json | None:
+    if isinstance(choice, str):
+        return {"type": {"required": "any"}.get(choice, choice)}
+    name = as_object(as_object(choice).get("function")).get("name")
+    return {"type": "tool", "name": name} if name else None
+
+
+def _output(body: Json, request: Json) -> list[str]:
+    """Answer format and effort, which share one object there."""
+    dropped: list[str] = []
+    output: Json = {}
+    wanted = as_object(body.get("response_format"))
+    schema = as_object(as_object(wanted.get("json_schema")).get("schema"))
+    if wanted.get("type") == "json_schema" and schema:
+        output["format"] = {"type": "json_schema", "schema": structured_schema(schema)}
+    elif wanted.get("type") == "json_object":
+        dropped.append("response_format")
+    effort = as_text(body.get("reasoning_effort"))
+    if effort and effort != "none":
+        output["effort"] = _EFFORTS.get(effort, effort)
+    if output:
+        request["output_config"] = output
+    return dropped
+
+
+def _conversation(messages: list[Json]) -> tuple[str | list[Json], list[Json]]:
+    system: list[Json] = []
+    turns: list[Json] = []
+    for message in messages:
+        role = as_text(message.get("role"))
+        if role in ("system", "developer"):
+            system += _parts(message.get("content"), _text_part)
+        elif role in ("user", "assistant", "tool"):
+            _add(turns, "assistant" if role == "assistant" else "user", _BLOCKS[role](message))
+        else:
+            raise _refusal(f"A message with the role `{role}` cannot be carried to Anthropic.", "messages")
+    if turns and turns[-1]["role"] == "assistant":
+        _trim(turns[-1]["content"])
+    plain = len(system) == 1 and set(system[0]) == {"type", "text"}
+    return (system[0]["text"] if plain else system), turns
+
+
+def _add(turns: list[Json], role: str, blocks: list[Json]) -> None:
+    """Append blocks to the last turn where it has the same role; an empty message has no place there."""
+    if not blocks:
+        return
+    if turns and turns[-1]["role"] == role:
+        turns[-1]["content"] += blocks
+    else:
+        turns.append({"role": role, "content": blocks})
+
+
+def _trim(blocks: list[Json]) -> None:
+    """A prefill must not end in white space there."""
+    if blocks[-1]["type"] == "text":
+        blocks[-1]["text"] = blocks[-1]["text"].rstrip()
+        if not blocks[-1]["text"] and len(blocks) > 1:
+            blocks.pop()
+
+
+def _user(message: Json) -> list[Json]:
+    return _parts(message.get("content"), _user_part)
+
+
+def _assistant(message: Json) -> list[Json]:
+    blocks = [dict(block) for block in as_objects(message.get("thinking_blocks"))]  # signed: returned as they came
+    blocks += _parts(message.get("content"), _text_part)
+    if refusal := as_text(message.get("refusal")):
+        blocks.append({"type": "text", "text": refusal})
+    for call in as_objects(message.get("tool_calls")):
+        function = as_object(call.get("function"))
+        blocks.append(
+            {"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": _arguments(function)}
+        )
+    return blocks
+
+
+def _arguments(function: Json) -> Json:
+    try:
+        arguments: Any = orjson.loads(as_text(function.get("arguments")) or "{}")
+    except orjson.JSONDecodeError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise _refusal("The `arguments` of a tool call have to be a JSON object.", "messages")
+    return as_object(arguments)  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _tool_result(message: Json) -> list[Json]:
+    content = message.get("content")
+    result: Json = {"type": "tool_result", "tool_use_id": message.get("tool_call_id")}
+    blocks = _parts(content, _user_part)
+    if blocks:
+        result["content"] = text_of(content) if isinstance(content, str) else blocks
+    return [result]
+
+
+def _parts(content: Any, convert: Callable[[Json], Json | None]) -> list[Json]:
+    """Content as blocks; empty texts, which Anthropic refuses, are left out."""
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    blocks: list[Json] = []
+    for part in as_objects(content):
+        if block := convert(part):
+            if part.get("cache_control"):
+                block["cache_control"] = part["cache_control"]
+            blocks.append(block)
+    return blocks
+
+
+def _text_part(part: Json) -> Json | None:
+    text = as_text(part.get("text")) or as_text(part.get("refusal"))
+    return {"type": "text", "text": text} if text else None
+
+
+def _user_part(part: Json) -> Json | None:
+    match part.get("type"):
+        case "text":
+            return _text_part(part)
+        case "image_url":
+            return {"type": "image", "source": _source(as_text(as_object(part.get("image_url")).get("url")))}
+        case "file":
+            return {"type": "document", "source": _source(as_text(as_object(part.get("file")).get("file_data")))}
+        case kind:
+            raise _refusal(f"A content part of type `{kind}` cannot be carried to Anthropic.", "messages")
+
+
+def _source(url: str) -> Json:
+    if found := _DATA_URI.fullmatch(url):
+        return {"type": "base64", "media_type": found["type"], "data": found["data"]}
+    if url.startswith(("https://", "http://")):
+        return {"type": "url", "url": url}
+    raise _refusal("A picture or file has to be a base64 data URI or an http(s) URL.", "messages")
+
+
+def _refusal(message: str, param: str) -> ProviderError:
+    return ProviderError(ErrorClass.INVALID_REQUEST, message, status=400, code="unsupported_value", param=param)
+
+
+_BLOCKS: Mapping[str, Callable[[Json], list[Json]]] = {"user": _user, "assistant": _assistant, "tool": _tool_result}

@@ -1,0 +1,87 @@
+"""Token counts: OpenAI's usage object to and from the ledger's disjoint buckets, and the estimate where nobody counted."""
+
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from engine.ledger import Usage
+from engine.money import to_picousd
+from providers.provider import Json
+from providers.shapes import as_count, as_list, as_object
+
+BYTES_PER_TOKEN = 4  # English prose; UTF-8 bytes rather than characters, so that other scripts are not undercounted
+IMAGE_TOKENS = 1000  # about what a full-size picture costs; its base64 text is not read as tokens
+MESSAGE_TOKENS = 4  # the frame around each message
+
+
+def usage_from_openai(told: Any) -> Usage | None:
+    """OpenAI's `usage` in disjoint buckets (its `prompt_tokens` includes cached ones), or None where it tells no counts."""
+    fields = as_object(told)
+    prompt = as_count(fields.get("prompt_tokens"))
+    output = as_count(fields.get("completion_tokens"))
+    if prompt is None and output is None:
+        return None
+    details = as_object(fields.get("prompt_tokens_details"))
+    cached = as_count(details.get("cached_tokens"))
+    if cached is None:
+        cached = as_count(fields.get("prompt_cache_hit_tokens")) or 0  # DeepSeek's name
+    written = as_count(details.get("cache_write_tokens")) or 0
+    reasoning = as_count(as_object(fields.get("completion_tokens_details")).get("reasoning_tokens")) or 0
+    return Usage(
+        input=max(0, (prompt or 0) - cached - written),
+        cache_read=cached,
+        cache_write=written,
+        output=output or 0,
+        reasoning=reasoning,
+    )
+
+
+def usage_to_openai(usage: Usage) -> Json:
+    """The ledger's buckets as OpenAI's `usage`; details only where there is something to tell."""
+    told: Json = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.total_tokens,
+    }
+    if usage.cache_read or usage.cache_write:
+        told["prompt_tokens_details"] = {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write}
+    if usage.reasoning:
+        told["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
+    return told
+
+
+def reported_cost_picousd(told: Any) -> int | None:
+    """The price that an upstream names itself in USD: OpenRouter's `usage.cost`, Perplexity's `usage.cost.total_cost`."""
+    cost: Any = as_object(told).get("cost")
+    if isinstance(cost, dict):
+        cost = as_object(cost).get("total_cost")  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(cost, bool) or not isinstance(cost, (int, float, str)):
+        return None
+    try:
+        usd = Decimal(str(cost))
+    except InvalidOperation:
+        return None
+    return to_picousd(usd) if usd.is_finite() and usd >= 0 else None
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a text has; 0 for an empty one, at least 1 otherwise."""
+    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
+
+
+def estimate_prompt_tokens(body: Json) -> int:
+    """About how many input tokens a chat or embeddings body has: texts, tools, schema and pictures."""
+    tokens = _tokens_in(body.get("input"))
+    for message in as_list(body.get("messages")):
+        tokens += MESSAGE_TOKENS + _tokens_in(message)
+    return tokens + _tokens_in(body.get("tools")) + _tokens_in(body.get("response_format"))
+
+
+def _tokens_in(value: Any) -> int:
+    """Texts anywhere inside `value`; a token list of an embeddings request counts one each."""
+    if isinstance(value, str):
+        return IMAGE_TOKENS if value.startswith("data:") else estimate_tokens(value)
+    if isinstance(value, dict):
+        return sum(map(_tokens_in, as_object(value).values()))  # pyright: ignore[reportUnknownArgumentType]
+    if isinstance(value, list):
+        return sum(map(_tokens_in, as_list(value)))  # pyright: ignore[reportUnknownArgumentType]
+    return 1 if isinstance(value, int) and not isinstance(value, bool) else 0
