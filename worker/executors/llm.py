@@ -1,0 +1,133 @@
+"""The `llm` step: renders its prompt once, asks a model, and gives its text, or data where a `schema` is given.
+
+One attempt asks each candidate of the model's name once, in order; trying again is the step's durable retry policy.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from engine.expressions import render, render_text
+from engine.ports import Failed, Job, Outcome, OverBudget, Succeeded
+from engine.states import ErrorClass
+from providers.errors import ProviderError
+from providers.failover import Completed, Failover, FailoverPolicy
+from providers.pricing import PriceBook
+from providers.provider import Json
+from providers.routing import Route, Router
+from providers.usage import estimate_prompt_tokens
+
+DEFAULT_MAX_TOKENS = 4096
+LEAST_TOKENS = 256  # fewer than this are no answer worth paying for
+_OWN_FIELDS = {"model", "prompt", "messages", "system", "schema"}
+_ONE_PASS = FailoverPolicy(retries_per_target=0)
+
+
+@dataclass(frozen=True, slots=True)
+class LlmExecutor:
+    """engine.ports.StepExecutor for `llm`."""
+
+    router: Router
+    failover: Failover
+    prices: PriceBook
+
+    async def execute(self, job: Job) -> Outcome:
+        """Raises: BudgetExceeded, and what rendering raises."""
+        body = request_body(job.step.fields, job.scope)
+        try:
+            route = await self.router.resolve(body["model"])
+            affordable = await self._affordable_tokens(job, route, body)
+            if affordable is not None and affordable < min(LEAST_TOKENS, body["max_tokens"]):
+                return OverBudget(f"step {job.key}: less than {LEAST_TOKENS} tokens of an answer fit into what is left")
+            if affordable is not None:
+                body["max_tokens"] = min(body["max_tokens"], affordable)
+            return await self._ask(job, route, body)
+        except ProviderError as error:
+            return Failed(error.error_class, error.message, error.retry_after_s)
+
+    async def _ask(self, job: Job, route: Route, body: Json) -> Outcome:
+        done = await self._complete(job, route, body)
+        schema = job.step.fields.get("schema")
+        if schema is None:
+            return Succeeded(_text(done), model=f"{done.provider}/{done.model}")
+        value, mistake = _checked(_text(done), schema)
+        if mistake is not None:
+            done = await self._complete(job, route, _repair(body, _text(done), mistake))
+            value, mistake = _checked(_text(done), schema)
+        if mistake is not None:
+            return Failed(ErrorClass.INVALID_OUTPUT, f"the answer does not follow the schema: {mistake}")
+        return Succeeded(value, model=f"{done.provider}/{done.model}")
+
+    async def _complete(self, job: Job, route: Route, body: Json) -> Completed:
+        return await self.failover.complete(route, body, scope=job.call_scope, book=job.book, policy=_ONE_PASS)
+
+    async def _affordable_tokens(self, job: Job, route: Route, body: Json) -> int | None:
+        """How many output tokens fit into what is left of the run's budget; None without a budget or a price."""
+        remaining = await job.book.remaining_picousd()
+        if remaining is None:
+            return None
+        prompt_tokens = estimate_prompt_tokens(body)
+        limits: list[int] = []
+        for candidate in route.candidates:
+            config = candidate.provider.config
+            base = self.prices.worst_case(config, candidate.model, prompt_tokens, 0)
+            full = self.prices.worst_case(config, candidate.model, prompt_tokens, 1000)
+            if base is not None and full is not None and full > base:
+                limits.append((remaining - base) * 1000 // (full - base))
+        return min(limits) if limits else None
+
+
+def request_body(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
+    """The OpenAI chat body of a step, rendered. Raises: ExpressionError."""
+    body: Json = {name: render(value, scope) for name, value in fields.items() if name not in _OWN_FIELDS}
+    body["model"] = render(fields.get("model", "local"), scope)
+    body["messages"] = _messages(fields, scope)
+    body.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    if "schema" in fields:
+        answer = {"name": "answer", "schema": fields["schema"], "strict": False}
+        body["response_format"] = {"type": "json_schema", "json_schema": answer}
+    return body
+
+
+def _messages(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> list[Json]:
+    messages: list[Json] = []
+    if "system" in fields:
+        messages.append({"role": "system", "content": render_text(fields["system"], scope)})
+    if "prompt" in fields:
+        messages.append({"role": "user", "content": render_text(fields["prompt"], scope)})
+    told = fields.get("messages", [])
+    if isinstance(told, str):
+        return messages + render(told, scope)
+    return messages + [render(message, scope, blocks=True) for message in told]
+
+
+def _text(done: Completed) -> str:
+    return done.answer.body["choices"][0]["message"].get("content") or ""
+
+
+def _checked(text: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
+    """The answer as data, and its first mistake."""
+    try:
+        value = json.loads(_unfenced(text))
+    except ValueError as error:
+        return None, f"it is no JSON ({error})"
+    for mistake in Draft202012Validator(schema).iter_errors(value):
+        return None, f"{mistake.json_path}: {mistake.message[:500]}"
+    return value, None
+
+
+def _unfenced(text: str) -> str:
+    """Models like to wrap JSON in a Markdown fence."""
+    stripped = text.strip()
+    if stripped.startswith("```") and stripped.endswith("```"):
+        return stripped.strip("`").removeprefix("json").strip()
+    return stripped
+
+
+def _repair(body: Json, answer: str, mistake: str) -> Json:
+    complaint = f"That does not follow the schema: {mistake}. Answer again with the corrected JSON alone."
+    added = [{"role": "assistant", "content": answer}, {"role": "user", "content": complaint}]
+    return {**body, "messages": [*body["messages"], *added]}

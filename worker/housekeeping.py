@@ -1,0 +1,145 @@
+"""What every worker process does beside its steps: renew its lease, look for the dead, wake what is due.
+
+The lease is renewed on a thread and a connection of its own, so that neither a busy loop nor a long write delays it.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from engine.catalogue import Catalogue
+from engine.clock import now_us
+from engine.errors import RetryableError
+from engine.ports import Doorbell
+from engine.store.database import Database
+from engine.store.steps import steps_held_by
+from engine.store.workers import insert_worker, renew_lease, workers_on_host
+from engine.sweeper import Swept, anything_due, bury, expire_runs, lapsed, overlooked, wake_due
+from worker.liveness import forget, host_name, is_dead
+from worker.runner import StepRunner
+
+log = structlog.get_logger(__name__)
+
+LEASE_S = 8.0
+RENEW_EVERY_S = 1.0
+SWEEP_EVERY_S = 0.25
+
+
+def register(database: Database, worker_id: str, kind: str) -> None:
+    """Enter this process among the living. Raises: RetryableError."""
+    now = now_us()
+    row = {
+        "id": worker_id,
+        "kind": kind,
+        "host": host_name(),
+        "pid": os.getpid(),
+        "started_us": now,
+        "lease_until_us": now + int(LEASE_S * 1_000_000),
+    }
+    database.write_now(lambda tx: insert_worker(tx, row))
+
+
+class Heartbeat:
+    """Renews the lease every second; `lost` is called (on this thread) when the process must stop writing."""
+
+    def __init__(self, database: Database, worker_id: str, lost: Callable[[], None]) -> None:
+        self._database = database
+        self._worker_id = worker_id
+        self._lost = lost
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; the lease runs out by itself."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _serve(self) -> None:
+        held_until = now_us() + int(LEASE_S * 1_000_000)
+        while not self._stop.wait(RENEW_EVERY_S):
+            until = now_us() + int(LEASE_S * 1_000_000)
+            try:
+                if not self._database.write_now(lambda tx, until=until: renew_lease(tx, self._worker_id, until)):
+                    self._lost()
+                    return
+                held_until = until
+            except RetryableError as error:
+                log.warning("lease not renewed", action="renew", error=error.message)
+            if now_us() > held_until - int(2 * RENEW_EVERY_S * 1_000_000):
+                self._lost()
+                return
+
+
+class Sweeper:
+    """Looks for work that nobody was told of. Reads first, writes only where there is something to do."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        doorbell: Doorbell,
+        runner: StepRunner | None,
+        *,
+        worker_id: str,
+        locks: Path,
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._doorbell = doorbell
+        self._runner = runner
+        self._worker_id = worker_id
+        self._locks = locks
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+                await self._stop_lost_steps()
+            except RetryableError as error:
+                log.warning("sweep failed", action="sweep", error=error.message)
+            except Exception:
+                log.error("sweep failed", action="sweep", exc_info=True)
+            await asyncio.sleep(SWEEP_EVERY_S)
+
+    async def sweep(self) -> None:
+        """Once over everything."""
+        for worker_id, only_if_lapsed in await self._dead():
+            found = await self._database.write(
+                lambda tx, dead=worker_id, gently=only_if_lapsed: bury(
+                    tx, self._catalogue, dead, now_us(), only_if_lapsed=gently
+                )
+            )
+            forget(self._locks, worker_id)
+            log.warning("worker buried", action="bury", worker=worker_id, steps=found.reclaimed)
+            self._ring(found)
+        if await self._database.read(lambda tx: anything_due(tx, now_us())):
+            self._ring(await self._database.write(lambda tx: wake_due(tx, now_us())))
+            await self._database.write(lambda tx: expire_runs(tx, self._catalogue, now_us()))
+        self._ring(await self._database.read(lambda tx: overlooked(tx, now_us())))
+
+    async def _dead(self) -> list[tuple[str, bool]]:
+        neighbours = await self._database.read(lambda tx: workers_on_host(tx, host_name()))
+        dead = [
+            (row["id"], False) for row in neighbours if row["id"] != self._worker_id and is_dead(self._locks, row["id"])
+        ]
+        known = {worker_id for worker_id, _ in dead}
+        silent = await self._database.read(lambda tx: lapsed(tx, now_us()))
+        return dead + [(worker_id, True) for worker_id in silent if worker_id not in known]
+
+    async def _stop_lost_steps(self) -> None:
+        if self._runner is None or not self._runner.in_flight:
+            return
+        seen = {step_id: entry.held.attempt for step_id, entry in self._runner.in_flight.items()}
+        rows = await self._database.read(lambda tx: steps_held_by(tx, self._worker_id))
+        self._runner.stop_lost({row["id"]: row["attempt"] for row in rows}, seen)
+
+    def _ring(self, found: Swept) -> None:
+        for ring in found.rings:
+            if self._runner is None or not self._runner.offer(ring.step_id):
+                self._doorbell.ring(ring.step_id, ring.priority)

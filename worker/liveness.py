@@ -1,0 +1,59 @@
+"""Death, told by the kernel: each process holds an flock for life on a file named after its worker id.
+
+Whoever on this host can take the lock knows that its holder is dead, however it died. Leases remain for hosts and networks that vanish.
+The lock is taken after the last fork: a forked child would keep it.
+"""
+
+import fcntl
+import hashlib
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+
+def host_name() -> str:
+    """The name under which the processes of this host know each other."""
+    return socket.gethostname()
+
+
+def locks_folder(database_url: str) -> Path:
+    """The folder of this host in which the processes on that database keep their locks."""
+    name = hashlib.sha256(database_url.encode()).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"aigateway-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+class LifeLock:
+    """Held from construction until the process ends."""
+
+    def __init__(self, folder: Path, worker_id: str) -> None:
+        self._path = folder / f"{worker_id}.lock"
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def release(self) -> None:
+        """A clean end: nobody has to find this process dead."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._file)
+
+
+def is_dead(folder: Path, worker_id: str) -> bool:
+    """True where the holder's lock can be taken; False where it lives, or where its file is not there to tell."""
+    try:
+        file = os.open(folder / f"{worker_id}.lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
+    return True
+
+
+def forget(folder: Path, worker_id: str) -> None:
+    """Remove the lock file of a process that was buried."""
+    (folder / f"{worker_id}.lock").unlink(missing_ok=True)

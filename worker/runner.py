@@ -1,0 +1,243 @@
+"""Claims, executes and completes steps on one event loop. Bells come in on Dramatiq threads.
+
+The Dramatiq actor acknowledges at hand-over (the database, not the queue, remembers what is under way) and blocks while the process
+is full, so that what is waiting stays in the queue for others.
+"""
+
+import asyncio
+import random
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from engine.attempts import Claimed, claim, complete, give_back
+from engine.catalogue import Catalogue
+from engine.clock import now_us
+from engine.errors import AIGatewayError, BudgetExceeded, RetryableError
+from engine.expressions import condition
+from engine.ledger import CallScope
+from engine.ports import Doorbell, Failed, Job, Outcome, OverBudget, Skipped, StepExecutor
+from engine.states import ErrorClass
+from engine.store.database import Database, Tx
+from engine.store.requests import settle_request
+from engine.transition import Ring
+from worker.book import StepBook
+
+log = structlog.get_logger(__name__)
+
+_PAUSE_ON_DATABASE_ERROR_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A step that this process is running."""
+
+    held: Claimed
+    task: asyncio.Task[Outcome]
+    reasons: list[str]  # why it was stopped: `draining` hands the step back, `lost` writes nothing
+
+    def stop(self, reason: str) -> None:
+        """Cancel the execution; upstream calls are closed by it."""
+        self.reasons.append(reason)
+        self.task.cancel()
+
+
+class StepRunner:
+    """Claims, executes and completes steps on the running loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        catalogue: Catalogue,
+        doorbell: Doorbell,
+        executors: Mapping[str, StepExecutor],
+        *,
+        worker_id: str,
+        concurrency: int,
+    ) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._doorbell = doorbell
+        self._executors = executors
+        self._worker_id = worker_id
+        self._room = threading.BoundedSemaphore(concurrency)
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = threading.Event()
+        self.in_flight: dict[str, InFlight] = {}
+        self.run_ended = asyncio.Event()  # set whenever a run ended here: its webhook is waiting
+
+    def answer(self, step_id: str) -> None:
+        """A bell: called on Dramatiq's threads, blocks while the process is full."""
+        while not self._draining.is_set():
+            if self._room.acquire(timeout=0.5):
+                self._loop.call_soon_threadsafe(self._start, step_id)
+                return
+
+    def offer(self, step_id: str) -> bool:
+        """A step that the sweeper found: taken where there is room. Called on the loop."""
+        if self._draining.is_set() or not self._room.acquire(blocking=False):
+            return False
+        self._start(step_id)
+        return True
+
+    async def drain(self, grace_s: float) -> None:
+        """Take nothing new, let what is under way finish within its grace, hand the rest back uncounted."""
+        self._draining.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for entry in list(self.in_flight.values()):
+            entry.stop("draining")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
+
+    def stop_lost(self, mine: Mapping[str, int], seen: Mapping[str, int]) -> None:
+        """Stop steps (of those seen in flight) that the database no longer shows as this process's: cancelled or taken over."""
+        for step_id, attempt in seen.items():
+            entry = self.in_flight.get(step_id)
+            if entry and entry.held.attempt == attempt and mine.get(step_id) != attempt:
+                entry.stop("lost")
+
+    def _start(self, step_id: str) -> None:
+        task = asyncio.create_task(self._work(step_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._room.release()
+
+    async def _work(self, first: str) -> None:
+        """The step, and then the next one of the same run for as long as there is just one."""
+        step_id: str | None = first
+        while step_id is not None:
+            try:
+                held = await self._claim(step_id)
+                step_id = await self._one(held) if held else None
+            except RetryableError as error:  # the database is away: the step stays ready or is found by its lease
+                log.warning("step not taken", action="claim", step=step_id, error=error.message)
+                await asyncio.sleep(_PAUSE_ON_DATABASE_ERROR_S)
+                return
+
+    async def _claim(self, step_id: str) -> Claimed | None:
+        if self._draining.is_set():
+            return None
+        return await self._database.write(lambda tx: claim(tx, self._catalogue, step_id, self._worker_id, now_us()))
+
+    async def _one(self, held: Claimed) -> str | None:
+        book = StepBook(self._database, held, self._worker_id)
+        entry = InFlight(held, asyncio.create_task(self._execute(held, book)), [])
+        self.in_flight[held.step_id] = entry
+        structlog.contextvars.bind_contextvars(run_id=held.run["id"], step=held.key, attempt=held.attempt)
+        try:
+            await asyncio.wait([entry.task])
+            if entry.task.cancelled():
+                await self._stopped(held, book, entry.reasons)
+                return None
+            return await self._complete(held, book, entry.task.result())
+        finally:
+            del self.in_flight[held.step_id]
+            structlog.contextvars.clear_contextvars()
+
+    async def _execute(self, held: Claimed, book: StepBook) -> Outcome:
+        """The executor border: whatever an executor raises becomes an outcome."""
+        limit_s = _time_limit_s(held)
+        try:
+            async with asyncio.timeout(limit_s):
+                if held.step.condition is not None and not condition(held.step.condition, held.scope):
+                    return Skipped()
+                return await self._executors[held.step.type].execute(_job(held, book))
+        except TimeoutError:
+            return Failed(
+                ErrorClass.TIMEOUT, "no result in time" if limit_s is None else f"no result within {limit_s:g} s"
+            )
+        except BudgetExceeded as error:
+            return OverBudget(error.message)
+        except RetryableError as error:
+            return Failed(ErrorClass.CONNECTION, error.message, error.retry_after_s)
+        except AIGatewayError as error:
+            return Failed(ErrorClass.INVALID_REQUEST, error.message, final=True)
+        except Exception as error:
+            log.error("executor failed", action="execute", exc_info=True)
+            return Failed(ErrorClass.INTERNAL, f"{type(error).__name__}: {error}", final=True)
+
+    async def _complete(self, held: Claimed, book: StepBook, outcome: Outcome) -> str | None:
+        """Write the end; a database that is away is waited for, since the result is paid for."""
+        chance = random.random()
+        while True:
+            try:
+                done = await self._database.write(
+                    lambda tx: complete(
+                        tx,
+                        self._catalogue,
+                        held,
+                        self._worker_id,
+                        outcome,
+                        settlements=book.settlements,
+                        chance=chance,
+                        now=now_us(),
+                    )
+                )
+                break
+            except RetryableError as error:
+                log.warning("result not written yet", action="complete", error=error.message)
+                await asyncio.sleep(_PAUSE_ON_DATABASE_ERROR_S)
+        log.info("step ended", action="complete", outcome=type(outcome).__name__.lower(), accepted=done.accepted)
+        if done.run_ended:
+            self.run_ended.set()
+        return self._go_on(done.rings)
+
+    def _go_on(self, rings: tuple[Ring, ...]) -> str | None:
+        """The next step where there is just one; several are rung, so that other processes take part."""
+        if len(rings) == 1 and not self._draining.is_set():
+            return rings[0].step_id
+        for ring in rings:
+            self._doorbell.ring(ring.step_id, ring.priority)
+        return None
+
+    async def _stopped(self, held: Claimed, book: StepBook, reasons: list[str]) -> None:
+        """Book what was spent; hand the step back where this process is draining."""
+
+        def write(tx: Tx) -> tuple[Ring, ...]:
+            for settlement in book.settlements:
+                settle_request(tx, settlement)
+            if "lost" in reasons:
+                return ()
+            return give_back(tx, self._catalogue, held, self._worker_id, now_us()).rings
+
+        for ring in await self._database.write(write):
+            self._doorbell.ring(ring.step_id, ring.priority)
+
+
+def _time_limit_s(held: Claimed) -> float | None:
+    """The attempt's own timeout, cut by the step's deadline."""
+    limits = [held.step.timeout_s]
+    if held.step.deadline_s is not None:
+        limits.append(max(0.0, held.step.deadline_s - (now_us() - held.started_us) / 1_000_000))
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else None
+
+
+def _job(held: Claimed, book: StepBook) -> Job:
+    scope = CallScope(
+        request_id=f"{held.step_id}.{held.attempt}",
+        workflow_name=held.run["workflow_name"],
+        run_id=held.run["id"],
+        step_id=held.key,
+        attempt=held.attempt,
+        key_id=held.run["key_id"],
+        tags=held.tags,
+    )
+    return Job(
+        run_id=held.run["id"],
+        step_id=held.step_id,
+        key=held.key,
+        attempt=held.attempt,
+        definition=held.definition,
+        step=held.step,
+        scope=held.scope,
+        call_scope=scope,
+        book=book,
+    )
