@@ -1,0 +1,137 @@
+"""`aigateway run`: submits a run, against a server or an embedded one, and shows it until it ends.
+
+Calls `aigateway.serving.embedded_server`, a context manager that yields the base URL of a server with workers in
+this process tree, where no server answers and AIGATEWAY_URL names none.
+"""
+
+import json
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aigateway.cli.inputs import parse_inputs
+from aigateway.cli.options import ConfigOption, JsonOption, print_json
+
+if TYPE_CHECKING:
+    from aigateway.cli.progress import View
+    from aigateway.client import Client
+
+# Imports inside functions: the HTTP client, pydantic and rich cost more than a command's --help may take.
+# ruff: noqa: PLC0415
+
+_FILES = (".yaml", ".yml", ".json")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command(epilog="Example: aigateway run research-assistant -i topic=owls", rich_help_panel="Work with runs")(run)
+
+
+def run(
+    *,
+    name_or_file: Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A stored workflow, or a file with one.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--input", "-i", metavar="KEY=VALUE", help="key=text, key=@file, or key:=json for typed values."),
+    ] = [],  # noqa: B006  # typer copies it
+    follow: Annotated[bool, typer.Option("--follow", help="A line per step change, also where nobody looks.")] = False,
+    as_json: JsonOption = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait: print the run's id.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Submits a run and shows its progress; the output goes to stdout. Ctrl-C detaches, the run goes on."""
+    values = parse_inputs(inputs)
+    definition = _read(name_or_file) if _is_file(name_or_file) else None
+    with _server(config, detach=detach) as (client, embedded):
+        submitted = _submit(client, name_or_file, definition, values)
+        if detach:
+            print_json(submitted) if as_json else typer.echo(submitted["id"])
+            return
+        _watch(client, submitted["id"], _view(follow=follow, as_json=as_json), as_json=as_json, embedded=embedded)
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(_FILES) or "/" in name
+
+
+def _read(name: str) -> dict[str, Any]:
+    from aigateway.cli.definition_files import read_definition
+    from engine.yaml12 import read_yaml
+
+    node, _ = read_yaml(read_definition(Path(name)).source)
+    return {} if node is None else node.plain()
+
+
+@contextmanager
+def _server(config: str | None, *, detach: bool) -> "Generator[tuple[Client, bool]]":
+    from aigateway.client import Client
+    from aigateway.settings import ServerAddress, process_settings, server_address
+
+    address = server_address(config)
+    with Client(address) as client:
+        if address.given or detach or client.is_up():
+            yield client, False
+            return
+    settings = process_settings(config)
+    from aigateway.logs import configure_logging
+    from aigateway.serving import embedded_server
+
+    configure_logging("warning", json=False)
+    with embedded_server(settings, config) as url, Client(ServerAddress(url=url, api_key=None, given=False)) as client:
+        yield client, True
+
+
+def _submit(client: "Client", name: str, definition: dict[str, Any] | None, values: dict[str, Any]) -> dict[str, Any]:
+    from aigateway.client import path
+
+    if definition is None:
+        return client.post(path("workflows", name, "runs"), {"input": values})
+    return client.post(path("runs"), {"workflow": definition, "input": values})
+
+
+def _view(*, follow: bool, as_json: bool) -> "View":
+    if as_json:
+        return "json" if follow else "silent"
+    if follow:
+        return "lines"
+    return "live" if sys.stderr.isatty() else "silent"
+
+
+def _watch(client: "Client", run_id: str, view: "View", *, as_json: bool, embedded: bool) -> None:
+    from aigateway.cli.progress import follow
+
+    try:
+        ended = follow(client, run_id, view)
+    except KeyboardInterrupt:
+        then = "it goes on with the next `aigateway serve`" if embedded else "the run goes on"
+        typer.echo(f"\ndetached: {then}; see `aigateway runs show {run_id}`", err=True)
+        raise typer.Exit(130) from None
+    if as_json:
+        typer.echo(json.dumps(ended, indent=None if view == "json" else 2, ensure_ascii=False))
+    elif ended["status"] == "succeeded":
+        _print_output(ended["output"])
+    if ended["status"] != "succeeded":
+        typer.echo(_why(ended), err=True)
+        raise typer.Exit(1)
+
+
+def _print_output(output: Any) -> None:
+    from aigateway.timeline import printable
+
+    text = output if isinstance(output, str) else json.dumps(output, indent=2, ensure_ascii=False)
+    if sys.stdout.isatty():
+        text = "\n".join(printable(line) for line in text.splitlines())
+    sys.stdout.write(text + "\n")  # as it is: echo would take escape sequences out of what is piped on
+
+
+def _why(ended: dict[str, Any]) -> str:
+    from aigateway.timeline import printable
+
+    error: dict[str, Any] = ended.get("error") or {}
+    where = f" at step {error['step']}" if error.get("step") else ""
+    reason = f": {error['message']}" if error.get("message") else ""
+    return printable(f"aigateway: run {ended['id']} {ended['status']}{where}{reason}")

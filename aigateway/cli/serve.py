@@ -1,0 +1,110 @@
+"""`aigateway serve | api | worker`: reads options and settings, and hands over to `aigateway.serving` and `aigateway.working`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aigateway.cli.options import ConfigOption
+from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from aigateway.settings import Settings
+
+# Imports inside functions: a server's modules cost more than a command's --help may take.
+# ruff: noqa: PLC0415
+
+_PANEL = "Run the gateway"
+HostOption = Annotated[str | None, typer.Option(help="Address to listen on (server.host).")]
+PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on (server.port); 0: any free.")]
+ConcurrencyOption = Annotated[int | None, typer.Option(min=1, max=10_000, help="In-flight steps per process.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to the program."""
+    app.command(epilog="Example: aigateway serve --port 9000 --workers 2", rich_help_panel=_PANEL)(serve)
+    app.command(epilog="Example: AIGATEWAY_REDIS_URL=redis://127.0.0.1:6379/0 aigateway api", rich_help_panel=_PANEL)(
+        api
+    )
+    app.command(
+        epilog="Example: AIGATEWAY_REDIS_URL=redis://127.0.0.1:6379/0 aigateway worker --processes 2 --concurrency 100",
+        rich_help_panel=_PANEL,
+    )(worker)
+    app.command("worker-process", hidden=True, epilog="Example: aigateway worker-process")(worker_process)
+
+
+def serve(
+    *,
+    host: HostOption = None,
+    port: PortOption = None,
+    workers: Annotated[int | None, typer.Option(min=0, max=256, help="Worker processes; 0: the API only.")] = None,
+    concurrency: ConcurrencyOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Everything on one machine: API, dashboard, queue, workers, SQLite. Needs no other service and no configuration."""
+    settings = _worker(_server(_settings(config), host, port), None, concurrency)
+    from aigateway.serving import run_serve
+
+    run_serve(settings, workers=settings.worker.processes if workers is None else workers, config_path=config)
+
+
+def api(*, host: HostOption = None, port: PortOption = None, config: ConfigOption = None) -> None:
+    """The API alone, for production: Redis and (optionally) PostgreSQL by URL."""
+    settings = _needs_redis(_server(_settings(config), host, port), "api")
+    from aigateway.serving import run_api
+
+    run_api(settings, config_path=config)
+
+
+def worker(
+    *,
+    processes: Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes.")] = None,
+    concurrency: ConcurrencyOption = None,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics on this port.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Workers alone, for production: they take steps from Redis and share the API's database."""
+    settings = _needs_redis(_worker(_settings(config), processes, concurrency), "worker")
+    from aigateway.working import run_worker
+
+    run_worker(settings, metrics_port=metrics_port, config_path=config)
+
+
+def worker_process(
+    *,
+    concurrency: ConcurrencyOption = None,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics on this port.")] = None,
+    bells: Annotated[str | None, typer.Option(help="Folder of the embedded queue's sockets.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """One worker process: what `serve` and `worker` start; ends with its parent."""
+    settings = _worker(_settings(config), None, concurrency)
+    from aigateway.worker_process import run_worker_process
+
+    run_worker_process(settings, metrics_port=metrics_port, bells=bells)
+
+
+def _settings(config: str | None) -> "Settings":
+    from aigateway.logs import configure_logging
+    from aigateway.settings import process_settings
+
+    settings = process_settings(config)
+    form = settings.log.format
+    configure_logging(settings.log.level, json=None if form == "auto" else form == "json")
+    return settings
+
+
+def _server(settings: "Settings", host: str | None, port: int | None) -> "Settings":
+    told = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    return settings.model_copy(update={"server": settings.server.model_copy(update=told)})
+
+
+def _worker(settings: "Settings", processes: int | None, concurrency: int | None) -> "Settings":
+    told = {key: value for key, value in (("processes", processes), ("concurrency", concurrency)) if value is not None}
+    return settings.model_copy(update={"worker": settings.worker.model_copy(update=told)})
+
+
+def _needs_redis(settings: "Settings", command: str) -> "Settings":
+    if settings.redis_url is None:
+        message = f"{command} needs redis_url (AIGATEWAY_REDIS_URL); `aigateway serve` runs everything without Redis"
+        raise UserError("invalid_config", message, param="redis_url")
+    return settings

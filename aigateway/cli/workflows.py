@@ -1,0 +1,92 @@
+"""`aigateway workflows …`: checks definitions in files, and lists, shows and stores those of a server."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json, print_table
+
+# Imports inside functions: the HTTP client, pydantic and the language cost more than a command's --help may take.
+# ruff: noqa: PLC0415
+
+group = typer.Typer(
+    name="workflows",
+    help="Work with workflow definitions.",
+    no_args_is_help=True,
+    epilog="Example: aigateway workflows validate workflows/*.yaml",
+)
+FilesArgument = Annotated[list[Path], typer.Argument(metavar="FILE…", help="YAML files, each with one definition.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the group to the program."""
+    app.add_typer(group, rich_help_panel="Definitions and tools")
+
+
+@group.command("list", epilog="Example: aigateway workflows list --json")
+def list_workflows(*, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Lists the definitions that the server has."""
+    with connect(config) as client:
+        answer = client.get("/v1/workflows")
+    if as_json:
+        print_json(answer)
+        return
+    print_table(
+        ("name", "version", "updated"),
+        ((entry["name"], entry["version"], entry["updated_at"]) for entry in answer["data"]),
+    )
+
+
+@group.command(epilog="Example: aigateway workflows show research-assistant")
+def show(
+    *,
+    name: Annotated[str, typer.Argument(help="The workflow's name.")],
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Prints a definition as it was stored."""
+    from aigateway.client import path
+
+    with connect(config) as client:
+        entry = client.get(path("workflows", name))
+    if as_json:
+        print_json(entry)
+    else:
+        typer.echo(entry["config_yaml"])
+
+
+@group.command(epilog="Example: aigateway workflows validate workflows/*.yaml")
+def validate(*, files: FilesArgument, as_json: JsonOption = False) -> None:
+    """Reports every mistake in the files at once, with line and column. Needs no server."""
+    from dataclasses import asdict
+
+    from aigateway.cli.definition_files import check
+    from engine.mistakes import describe
+
+    checked = [(file, *check(file)) for file in files]
+    if as_json:
+        print_json([{"file": str(file), "mistakes": [asdict(one) for one in found]} for file, _, found in checked])
+    for file, text, found in checked:
+        if found and not as_json:
+            typer.echo(describe(found, text, str(file)), err=True)
+        elif not as_json:
+            typer.echo(f"{file}: ok")
+    if any(found for _, _, found in checked):
+        raise typer.Exit(1)
+
+
+@group.command(epilog="Example: aigateway workflows push workflows/research-assistant.yaml")
+def push(*, files: FilesArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Stores definitions on the server: a changed one becomes a new version. Nothing is stored if a file has mistakes."""
+    from aigateway.cli.definition_files import read_definition
+    from aigateway.client import path
+
+    definitions = [read_definition(file) for file in files]
+    with connect(config) as client:
+        stored = [client.put_yaml(path("workflows", one.name), one.source) for one in definitions]
+    if as_json:
+        print_json(stored)
+        return
+    for entry in stored:
+        typer.echo(f"{entry['name']} version {entry['version']}")

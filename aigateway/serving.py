@@ -1,0 +1,200 @@
+"""Runs the API: `aigateway serve` (with an embedded queue and workers in the same process tree) and `aigateway api` (with Redis)."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from aigateway import __version__
+from aigateway.banner import print_banner
+from aigateway.settings import Settings, process_environment
+from aigateway.wiring import Outgoing, build_outgoing, take_up_workflows
+from aigateway.working import DRAIN_S, make_supervisor
+from api.app import create_app
+from api.services import Services
+from engine.catalogue import Catalogue
+from engine.clock import new_id, now_us
+from engine.errors import RetryableError, UserError
+from engine.store.database import Database
+from engine.store.migrate import upgrade
+from engine.sweeper import bury
+from worker.broker import BrokerDoorbell, declare_bells, local_broker, redis_broker
+from worker.housekeeping import Heartbeat, register
+from worker.liveness import LifeLock, locks_folder
+
+log = structlog.get_logger(__name__)
+
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_REQUESTS_GRACE_S = 10
+_START_LIMIT_S = 20
+
+
+def run_serve(settings: Settings, *, workers: int, config_path: str | None) -> None:
+    """API, embedded queue and workers in one process tree, until SIGTERM or SIGINT."""
+    upgrade(settings.database_url)
+    bells = Path(tempfile.mkdtemp(prefix="aigateway-"))
+    try:
+        asyncio.run(_serve(settings, config_path, workers=workers, bells=bells))
+    finally:
+        shutil.rmtree(bells, ignore_errors=True)
+
+
+def run_api(settings: Settings, *, config_path: str | None) -> None:
+    """The API alone, with Redis, until SIGTERM or SIGINT."""
+    upgrade(settings.database_url)
+    asyncio.run(_serve(settings, config_path, workers=0, bells=None))
+
+
+async def _serve(settings: Settings, config_path: str | None, *, workers: int, bells: Path | None) -> None:
+    listener = _listen(settings.server.host, settings.server.port)
+    host, port = listener.getsockname()[:2]
+    outgoing = build_outgoing(settings)
+    async with _gateway(settings, outgoing, bells) as services:
+        file_errors = await asyncio.to_thread(take_up_workflows, settings, services.database)
+        server = _Server(
+            uvicorn.Config(
+                create_app(services),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=_REQUESTS_GRACE_S,
+            ),
+            services.closing,
+        )
+        supervisor = make_supervisor(settings, ["--bells", str(bells)] if bells else [], config_path, workers)
+        keeping = asyncio.create_task(supervisor.run())
+        banner = asyncio.create_task(print_banner(settings, outgoing, f"http://{_shown(host)}:{port}", file_errors))
+        await server.serve(sockets=[listener])
+        banner.cancel()
+        await supervisor.stop(DRAIN_S + 5)
+        await keeping
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that ends with exit code 0: its own handlers raise the signal again."""
+
+    def __init__(self, config: uvicorn.Config, closing: asyncio.Event) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """SIGTERM and SIGINT stop accepting and let requests finish."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self.should_exit = True
+        self._closing.set()
+
+
+@asynccontextmanager
+async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -> AsyncGenerator[Services, None]:
+    """The parts of an API process, entered among the living so that its open calls are found if it dies."""
+    database, leases = Database(settings.database_url), Database(settings.database_url, readers=0)
+    process_id = new_id()
+    lock = LifeLock(locks_folder(settings.database_url), process_id)
+    await asyncio.to_thread(register, leases, process_id, "api")
+    heartbeat = Heartbeat(leases, process_id, lambda: _register_again(leases, process_id))
+    broker = local_broker(bells, listen=False) if bells else redis_broker(settings.redis_url or "")
+    doorbell = BrokerDoorbell(broker, declare_bells(broker, lambda _: None))
+    catalogue = Catalogue()
+    try:
+        yield Services(
+            version=__version__,
+            process_id=process_id,
+            database=database,
+            catalogue=catalogue,
+            doorbell=doorbell,
+            router=outgoing.router,
+            failover=outgoing.failover,
+            bridge=outgoing.bridge,
+            workflows_dir=settings.workflows_dir,
+            auth="required" if _needs_keys(settings) else "off",
+            metrics_open=settings.server.metrics == "open",
+            allow_private_networks=settings.webhooks.allow_private_networks,
+            on_client_disconnect=settings.on_client_disconnect,
+            closing=asyncio.Event(),
+        )
+    finally:
+        await outgoing.close()
+        heartbeat.stop()
+        doorbell.close()
+        await database.write(lambda tx: bury(tx, catalogue, process_id, now_us(), only_if_lapsed=False))
+        database.close()
+        leases.close()
+        broker.close()
+        lock.release()
+
+
+def _register_again(leases: Database, process_id: str) -> None:
+    """An API process that was taken for dead (the machine slept) goes on: its open calls were marked, new ones are its own."""
+    log.warning("lease lost, registering again", action="renew", worker=process_id)
+    register(leases, process_id, "api")
+
+
+def _needs_keys(settings: Settings) -> bool:
+    if settings.server.auth == "auto":
+        return settings.server.host not in _LOOPBACK
+    return settings.server.auth == "required"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The listening socket. Raises: UserError that says what to do."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        hint = "is another program using it? try --port 0" if port else "is the host right?"
+        raise UserError("cannot_listen", f"cannot listen on {host}:{port} ({error.strerror}); {hint}") from error
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+@contextmanager
+def embedded_server(settings: Settings, config_path: str | None = None) -> Generator[str, None, None]:
+    """A `serve` of its own on a free port, for a command that found none; yields its URL. Raises: RetryableError."""
+    port = _free_port()
+    command = [sys.executable, "-P", "-m", "aigateway", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    if config_path is not None:
+        command += ["--config", config_path]
+    environment = process_environment() | {"AIGATEWAY_LOG__LEVEL": "error"}
+    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    try:
+        _wait_until_up(child, port)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def _wait_until_up(child: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + _START_LIMIT_S
+    while time.monotonic() < deadline and child.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise RetryableError("server_not_started", "the embedded server did not start; `aigateway serve` shows why")

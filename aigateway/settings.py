@@ -1,0 +1,283 @@
+"""The settings of one process: which keys exist, what they mean, and `load_settings`, which makes one frozen object of them.
+
+Built once by the command line and passed down; nothing else reads the environment or the file. Secrets are `SecretStr`, and
+URLs that may hold a password stay out of `repr`. How file and environment are read and merged is `aigateway.config_*`'s part.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from aigateway.config_environment import (
+    API_KEY_VARIABLE,
+    CONFIG_VARIABLE,
+    STANDARD_PROVIDERS,
+    URL_VARIABLE,
+    add_standard_providers,
+    apply_overrides,
+    expand,
+)
+from aigateway.config_file import ConfigTree, read_yaml
+from aigateway.config_mcp import read_mcp_servers
+from aigateway.config_mistakes import add_validation_mistakes, raise_mistakes
+from aigateway.config_values import (
+    SQLITE,
+    DatabaseUrl,
+    Delay,
+    Duration,
+    Failure,
+    HttpUrl,
+    OptionalSecret,
+    OptionalText,
+    Price,
+    RedisUrl,
+    Target,
+    Whole,
+    known_strategy,
+    names_to_mapping,
+    no_budgets,
+)
+from engine.errors import UserError
+from mcp_bridge.servers import McpServerConfig
+
+DEFAULT_FILE = "aigateway.yaml"
+
+
+class _Section(BaseModel):
+    """A mapping of the file: unknown keys are mistakes, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False)
+
+
+class ServerSettings(_Section):
+    """Where the API listens and who may call it."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[Whole, Field(ge=0, le=65535)] = 8080  # 0: any free port
+    auth: Literal["auto", "required", "off"] = "auto"
+    metrics: Literal["keys", "open"] = "keys"
+
+
+class WorkerSettings(_Section):
+    """How much work one worker takes on: processes, and in-flight steps in each of them."""
+
+    processes: Annotated[Whole, Field(ge=1, le=256)] = 1
+    concurrency: Annotated[Whole, Field(ge=1, le=10_000)] = 64
+    grace: Duration = timedelta(seconds=30)  # how long steps in flight may go on after SIGTERM
+
+
+class PriceSettings(_Section):
+    """USD per million tokens. The price table of `providers` says what a missing cache price means."""
+
+    input: Price
+    output: Price
+    cached_input: Price | None = None
+    cache_write: Price | None = None
+
+
+class TimeoutSettings(_Section):
+    """The four timers of an upstream call; None: the provider room's default."""
+
+    connect: Duration | None = None
+    first_content: Duration | None = None
+    idle: Duration | None = None
+    total: Duration | None = None
+
+
+class SimulatedToolCallSettings(_Section):
+    """A call that a simulated model makes when the request offers a tool of that name."""
+
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class ProviderModelSettings(_Section):
+    """How a simulated model behaves (`providers.provider.SimulatedModel` says what each means). Other types take names alone."""
+
+    reply: str | None = None
+    delay: Delay = timedelta()
+    chunks: Annotated[Whole, Field(ge=0)] = 0
+    fail: list[Failure] = []
+    input: Price | None = None
+    output: Price | None = None
+    tokens_in: Annotated[Whole, Field(ge=0)] | None = None
+    tokens_out: Annotated[Whole, Field(ge=0)] | None = None
+    tool_calls: list[SimulatedToolCallSettings] = []
+
+
+class ProviderSettings(_Section):
+    """One upstream. `models` may be written as a list of names; type simulated maps names to behaviour."""
+
+    type: Literal["openai", "anthropic", "ollama", "simulated"]
+    base_url: HttpUrl = None
+    api_key: OptionalSecret = None
+    default_model: OptionalText = None
+    models: Annotated[dict[str, ProviderModelSettings], BeforeValidator(names_to_mapping)] = {}
+    prices: dict[str, PriceSettings] = {}
+    timeouts: TimeoutSettings = TimeoutSettings()
+    headers: dict[str, SecretStr] = {}
+
+    @model_validator(mode="after")
+    def _behaviour_is_simulated(self) -> Self:
+        if self.type != "simulated" and any(model.model_fields_set for model in self.models.values()):
+            raise ValueError("models of this type are a list of names; behaviour belongs to type simulated")
+        return self
+
+
+class ModelSettings(_Section):
+    """What a configured name stands for: candidates in the order in which they are tried."""
+
+    strategy: Annotated[Literal["ordered"], BeforeValidator(known_strategy)] = "ordered"
+    targets: Annotated[list[Target], Field(min_length=1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        return {"targets": [value]} if isinstance(value, str) else value
+
+
+class WebhookSettings(_Section):
+    """Where alerts go and how deliveries are signed; without a secret one is made at first start."""
+
+    alert_url: HttpUrl = None
+    secret: OptionalSecret = None
+    allow_private_networks: bool = False
+
+
+class RetentionSettings(_Section):
+    """How long finished runs and ledger rows are kept."""
+
+    runs_days: Annotated[Whole, Field(ge=1)] = 90
+    requests_days: Annotated[Whole, Field(ge=1)] = 365
+
+
+class LogSettings(_Section):
+    """What is logged and how; auto: readable on a terminal, JSON lines elsewhere."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Settings(_Section):
+    """Everything a process was told."""
+
+    server: ServerSettings = ServerSettings()
+    worker: WorkerSettings = WorkerSettings()
+    database_url: DatabaseUrl = "sqlite:///aigateway.db"
+    redis_url: RedisUrl = None
+    providers: dict[str, ProviderSettings] = {}
+    models: dict[str, ModelSettings] = {}
+    budgets: Annotated[list[Any], BeforeValidator(no_budgets)] = []
+    unknown_prices: Literal["allow", "reject"] = "allow"
+    on_client_disconnect: Literal["cancel", "drain"] = "cancel"
+    mcp_servers: Annotated[dict[str, McpServerConfig], Field(repr=False)] = {}  # env and headers hold keys
+    workflows_dir: Path = Path("workflows")
+    webhooks: WebhookSettings = WebhookSettings()
+    retention: RetentionSettings = RetentionSettings()
+    log: LogSettings = LogSettings()
+
+
+def load_settings(*, config_path: str | None = None, environ: Mapping[str, str], cwd: Path) -> Settings:
+    """The settings from file and environment; relative paths are taken from `cwd`.
+
+    Raises: UserError(invalid_config), all mistakes in `details`, each worded `file:line: key: what is wrong`.
+    """
+    tree = _read_file(config_path or environ.get(CONFIG_VARIABLE) or None, cwd)
+    if tree.mistakes:
+        raise_mistakes(tree)
+    used = expand(tree, environ)
+    apply_overrides(tree, environ, Settings, read_by_file=used)
+    read_mcp_servers(tree, environ, cwd)
+    add_standard_providers(tree, environ)
+    return _absolute(_checked(tree), cwd)
+
+
+def process_settings(config_path: str | None = None) -> Settings:
+    """The settings of this process, from its own environment and folder. Raises: UserError(invalid_config)."""
+    return load_settings(config_path=config_path, environ=os.environ, cwd=Path.cwd())
+
+
+def process_environment() -> dict[str, str]:
+    """This process's environment: what children inherit."""
+    return dict(os.environ)
+
+
+class ServerAddress(_Section):
+    """Where the command line finds a server; `given` where AIGATEWAY_URL names it rather than the settings."""
+
+    url: str
+    api_key: SecretStr | None
+    given: bool
+
+
+def server_address(config_path: str | None = None) -> ServerAddress:
+    """The server that this process' commands talk to: AIGATEWAY_URL, else the settings' own host and port.
+
+    Reads nothing but the `server` section: a client needs no provider's key. Raises: UserError(invalid_config).
+    """
+    environ = os.environ
+    api_key = SecretStr(environ[API_KEY_VARIABLE]) if environ.get(API_KEY_VARIABLE) else None
+    if url := environ.get(URL_VARIABLE):
+        return ServerAddress(url=url.rstrip("/"), api_key=api_key, given=True)
+    tree = _read_file(config_path or environ.get(CONFIG_VARIABLE) or None, Path.cwd())
+    if tree.mistakes:
+        raise_mistakes(tree)
+    tree.value = {"server": tree.value.get("server", {})}
+    expand(tree, environ)
+    own = {name: value for name, value in environ.items() if name.startswith("AIGATEWAY_SERVER__")}
+    apply_overrides(tree, own, Settings, read_by_file=frozenset())
+    server = _checked(tree).server
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(server.host, server.host)  # what is bound is no address to call
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return ServerAddress(url=f"http://{host}:{server.port}", api_key=api_key, given=False)
+
+
+def _checked(tree: ConfigTree) -> Settings:
+    try:
+        settings = Settings.model_validate(tree.value)
+    except ValidationError as error:
+        add_validation_mistakes(tree, error, Settings)
+        raise_mistakes(tree)
+    _check_targets(tree, settings)
+    if tree.mistakes:
+        raise_mistakes(tree)
+    return settings
+
+
+def _read_file(path: str | None, cwd: Path) -> ConfigTree:
+    name = path or DEFAULT_FILE
+    try:
+        text = (cwd / Path(name).expanduser()).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None:
+            return ConfigTree(name)
+        raise UserError("invalid_config", f"{name}: no such file") from None
+    except OSError as error:
+        raise UserError("invalid_config", f"{name}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError("invalid_config", f"{name}: is not UTF-8 text (byte {error.start})") from None
+    return read_yaml(text, source=name)
+
+
+def _check_targets(tree: ConfigTree, settings: Settings) -> None:
+    """A target's provider has to be configured: a typing error would else show at the first call only."""
+    for name, model in settings.models.items():
+        for index, target in enumerate(model.targets):
+            provider, slash, _ = target.partition("/")
+            if not slash or provider in settings.providers:
+                continue
+            standard = STANDARD_PROVIDERS.get(provider)
+            hint = f"; set {standard.variable} or add it" if standard else ""
+            tree.mistake(("models", name, "targets", index), f'provider "{provider}" is not configured{hint}')
+
+
+def _absolute(settings: Settings, cwd: Path) -> Settings:
+    update: dict[str, Any] = {"workflows_dir": cwd / settings.workflows_dir.expanduser()}
+    if settings.database_url.startswith(SQLITE):
+        file, question, query = settings.database_url.removeprefix(SQLITE).partition("?")
+        update["database_url"] = f"{SQLITE}{cwd / Path(file).expanduser()}{question}{query}"
+    return settings.model_copy(update=update)

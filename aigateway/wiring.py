@@ -1,0 +1,85 @@
+"""The composition root: builds the parts of a process from settings. Nothing runs here; `serving` and `working` run what it built."""
+
+import base64
+import binascii
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import engine.errors
+from aigateway.provider_settings import model_targets, provider_configs
+from aigateway.settings import Settings, process_environment
+from engine.clock import now_us
+from engine.definition import Definition
+from engine.errors import UserError
+from engine.store.database import Database
+from engine.store.settings import get_or_make
+from engine.workflows import read_folder, take_up
+from mcp_bridge.bridge import McpBridge
+from providers.failover import Failover
+from providers.http import HttpClient
+from providers.pricing import PriceBook
+from providers.registry import build_providers
+from providers.routing import Alias, Router
+
+SHIPPED_WORKFLOWS = Path(engine.errors.__file__).parent.parent / "workflows"
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What calls LLMs and tools. `close` ends its connections; bookings of cancelled callers are waited for."""
+
+    router: Router
+    failover: Failover
+    prices: PriceBook
+    bridge: McpBridge
+    close: Callable[[], Awaitable[None]]
+
+
+def build_outgoing(settings: Settings) -> Outgoing:
+    """Providers, routing, failover, prices and the MCP bridge. Connects nothing yet."""
+    http = HttpClient()
+    providers = build_providers(provider_configs(settings), http)
+    aliases = {name: Alias(targets) for name, targets in model_targets(settings).items()}
+    prices = PriceBook()
+    failover = Failover(prices)
+    bridge = McpBridge(settings.mcp_servers, environment=process_environment())
+
+    async def close() -> None:
+        await failover.drain()
+        await bridge.close()
+        await http.close()
+
+    return Outgoing(Router(providers, aliases), failover, prices, bridge, close)
+
+
+def webhook_secret(settings: Settings, database: Database) -> str:
+    """The configured secret, else the one made at first start. Raises: UserError for one that is not base64."""
+    told = settings.webhooks.secret
+    if told is None:
+        return database.write_now(lambda tx: get_or_make(tx, "webhook_secret", _new_secret))
+    secret = told.get_secret_value()
+    try:
+        base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error as error:
+        raise UserError(
+            "invalid_config", "webhooks.secret: must be base64, with or without whsec_ before it"
+        ) from error
+    return secret
+
+
+def take_up_workflows(settings: Settings, database: Database) -> dict[str, UserError]:
+    """Store new and changed definitions of the workflows folder and the shipped examples; returns the files' errors."""
+    definitions, errors = read_folder(settings.workflows_dir)
+    own = [(definition, "file") for definition in definitions.values()]
+    shipped: list[tuple[Definition, str]] = []
+    if SHIPPED_WORKFLOWS.resolve() != settings.workflows_dir.resolve():
+        shipped = [(definition, "shipped") for definition in read_folder(SHIPPED_WORKFLOWS)[0].values()]
+    for definition, origin in [*own, *shipped]:
+        database.write_now(lambda tx, new=definition, where=origin: take_up(tx, new, where, now_us()))
+    return dict(errors)
+
+
+def _new_secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

@@ -1,0 +1,80 @@
+"""The FastAPI application: all routes, the error shape, the gate. Built once per process by the composition root."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from api import health, ledger, mcp, models, runs, workflows
+from api.asgi import App
+from api.auth import Gate
+from api.chat import ChatEndpoint
+from api.errors import HttpError, Problem, problem_of
+from api.openapi import describe_hot_routes
+from api.services import Services
+from engine.errors import AIGatewayError, Mistake, UserError
+
+
+def create_app(services: Services) -> App:
+    """The ASGI application."""
+    app = FastAPI(
+        title="aigateway",
+        version=services.version,
+        description="Durable workflows and an OpenAI-compatible gateway.",
+        redirect_slashes=False,
+    )
+    app.router.routes.append(Route("/v1/chat/completions", ChatEndpoint(services), methods=["POST"]))
+    for module in (health, models, runs, workflows, ledger, mcp):
+        app.include_router(module.routes(services))
+    app.add_exception_handler(AIGatewayError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    describe_hot_routes(app)
+    return Gate(app, keys_required=services.auth == "required", metrics_open=services.metrics_open)
+
+
+async def _known(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AIGatewayError)
+    return _response(problem_of(error))
+
+
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    """Pydantic's findings as the contract's details; the first one is the message."""
+    assert isinstance(error, RequestValidationError)
+    details = [_mistake(found) for found in error.errors()]
+    first = details[0]
+    message = f"{first.path}: {first.message}" if first.path else first.message
+    return _response(problem_of(UserError("invalid_request", message, param=first.path, details=details)))
+
+
+def _mistake(found: Any) -> Mistake:
+    place = [part for part in found["loc"] if part not in ("body", "query", "header", "path")]
+    if found["type"] == "json_invalid":
+        reason = found.get("ctx", {}).get("error", found["msg"])
+        return Mistake(f"the body is no JSON: {reason}")
+    return Mistake(str(found["msg"]), _path(place) or None)
+
+
+def _path(place: Sequence[Any]) -> str:
+    path = ""
+    for part in place:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    """Starlette's own: no such route, a method that is not allowed."""
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    message = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
+    response = _response(problem_of(HttpError(error.status_code, code, message)))
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _response(problem: Problem) -> JSONResponse:
+    return JSONResponse(problem.body, status_code=problem.status, headers=problem.headers)

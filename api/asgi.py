@@ -1,0 +1,106 @@
+"""The few pieces of plain ASGI that hot routes are made of: read a body, send JSON, send events, notice that the client left."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, TypeVar
+
+import orjson
+
+from api.errors import HttpError, Problem
+
+T = TypeVar("T")
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MAX_BODY_BYTES = 32 * 1024 * 1024
+_EVENT_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+}
+
+
+async def read_json_object(receive: Receive, limit: int = MAX_BODY_BYTES) -> dict[str, Any]:
+    """The request's body. Raises: HttpError for one that is too large, no JSON or no object."""
+    parts: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HttpError(499, "client_closed", "the client went away before its request was complete")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise HttpError(413, "body_too_large", f"the body is larger than {limit // 1024 // 1024} MiB")
+        parts.append(part)
+        more = message.get("more_body", False)
+    try:
+        body = orjson.loads(b"".join(parts))
+    except orjson.JSONDecodeError as error:
+        raise HttpError(400, "invalid_json", f"the body is no JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise HttpError(400, "invalid_json", "the body must be a JSON object")
+    return body
+
+
+async def send_json(send: Send, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
+    """A whole answer."""
+    data = orjson.dumps(body)
+    told = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
+    await send({"type": "http.response.start", "status": status, "headers": encode_headers(told)})
+    await send({"type": "http.response.body", "body": data})
+
+
+async def send_problem(send: Send, problem: Problem) -> None:
+    """A whole error answer."""
+    await send_json(send, problem.status, problem.body, problem.headers)
+
+
+async def start_events(send: Send, headers: Mapping[str, str]) -> None:
+    """Begin an event stream."""
+    told = encode_headers({**_EVENT_HEADERS, **headers})
+    await send({"type": "http.response.start", "status": 200, "headers": told})
+
+
+async def send_event(send: Send, data: Any) -> None:
+    """One `data:` frame."""
+    frame = b"data: " + orjson.dumps(data) + b"\n\n"
+    await send({"type": "http.response.body", "body": frame, "more_body": True})
+
+
+async def end_events(send: Send, last: bytes = b"") -> None:
+    """End an event stream."""
+    await send({"type": "http.response.body", "body": last, "more_body": False})
+
+
+def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    """Header values are latin-1 on the wire; what does not fit is replaced."""
+    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+
+
+async def until_disconnect(receive: Receive) -> None:
+    """Return when the client has gone away. Call it after the body was read."""
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def unless_disconnected(work: Awaitable[T], receive: Receive, *, cancel: bool) -> T | None:
+    """The result of `work`, or None where the client left first: `work` is then cancelled, or drained to its end."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(until_disconnect(receive))
+    try:
+        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if cancel:
+            task.cancel()
+        await asyncio.wait([task])
+        return None
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()

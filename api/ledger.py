@@ -1,0 +1,207 @@
+"""The ledger over HTTP: rows, sums, and both as CSV that is safe to open in a spreadsheet."""
+
+import csv
+import io
+from collections.abc import AsyncGenerator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import StreamingResponse
+
+from api.params import check_limit, instant_us, page
+from api.services import Services
+from engine.errors import NotFound, UserError
+from engine.money import to_usd, usd_text
+from engine.store.database import Row
+from engine.store.requests import SPEND_GROUPS, list_requests, requests_of_request, spend
+from engine.views import request_view, usage_view
+
+_CSV_BATCH = 500
+_CSV_COLUMNS = (
+    "id",
+    "timestamp",
+    "request_id",
+    "workflow_name",
+    "run_id",
+    "step_id",
+    "attempt",
+    "kind",
+    "provider",
+    "model",
+    "requested_model",
+    "status",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "cost_usd",
+    "cost_source",
+    "latency_ms",
+    "ttft_ms",
+    "streamed",
+    "success",
+    "status_code",
+    "error_class",
+    "error",
+    "key_id",
+    "tags",
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def routes(services: Services) -> APIRouter:
+    """All routes of the ledger."""
+    router = APIRouter(tags=["ledger"])
+    _row_routes(router, services)
+    _sum_routes(router, services)
+    return router
+
+
+def _row_routes(router: APIRouter, services: Services) -> None:
+    @router.get("/v1/requests", summary="Upstream calls, newest first")
+    async def rows(  # pyright: ignore[reportUnusedFunction]
+        model: str | None = None,
+        provider: str | None = None,
+        workflow: str | None = None,
+        run: str | None = None,
+        status: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        filters = _filters(model, provider, workflow, run, status, since, until) | {"before": cursor}
+        size = check_limit(limit)
+        found = await services.database.read(lambda tx: list_requests(tx, filters, size + 1))
+        return page([request_view(row) for row in found], size)
+
+    @router.get("/v1/requests.csv", summary="Upstream calls as CSV, any number")
+    async def rows_csv(  # pyright: ignore[reportUnusedFunction]
+        model: str | None = None,
+        provider: str | None = None,
+        workflow: str | None = None,
+        run: str | None = None,
+        status: str | None = None,
+        since: str | None = None,
+        until: str | None = None,
+    ) -> StreamingResponse:
+        filters = _filters(model, provider, workflow, run, status, since, until)
+        return _csv(_request_lines(services, filters), "requests.csv")
+
+    @router.get("/v1/requests/{request_id}", summary="The upstream calls of one request")
+    async def attempts(request_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        found = await services.database.read(lambda tx: requests_of_request(tx, request_id))
+        if not found:
+            raise NotFound("request_not_found", f"no call was made for request {request_id}", param="request_id")
+        return {"object": "list", "data": [request_view(row) for row in found], "next_cursor": None}
+
+
+def _sum_routes(router: APIRouter, services: Services) -> None:
+    @router.get("/v1/spend", summary="Sums of the ledger by day, model, provider, workflow or key")
+    async def sums(  # pyright: ignore[reportUnusedFunction]
+        group_by: str = "day", since: str | None = None, until: str | None = None
+    ) -> dict[str, Any]:
+        rows = await _spend(services, _groups(group_by), since, until)
+        return {"object": "list", "data": rows, "next_cursor": None}
+
+    @router.get("/v1/spend.csv", summary="The same sums as CSV")
+    async def sums_csv(  # pyright: ignore[reportUnusedFunction]
+        group_by: str = "day", since: str | None = None, until: str | None = None
+    ) -> StreamingResponse:
+        groups = _groups(group_by)
+        rows = await _spend(services, groups, since, until)
+        columns = (
+            *groups,
+            "calls",
+            "cost_usd",
+            "cost_unknown_calls",
+            "prompt_tokens",
+            "completion_tokens",
+            "total_tokens",
+        )
+
+        async def lines() -> AsyncGenerator[str, None]:
+            yield csv_line(columns)
+            for row in rows:
+                flat = row | row["usage"]
+                yield csv_line([flat[column] for column in columns])
+
+        return _csv(lines(), "spend.csv")
+
+
+def _filters(*values: str | None) -> dict[str, Any]:
+    names = ("model", "provider", "workflow", "run", "status", "since", "until")
+    filters: dict[str, Any] = dict(zip(names, values, strict=True))
+    for name in ("since", "until"):
+        filters[name] = instant_us(filters[name], name)
+    return filters
+
+
+def _groups(text: str) -> tuple[str, ...]:
+    groups = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [name for name in groups if name not in SPEND_GROUPS]
+    if unknown or not groups:
+        known = ", ".join(SPEND_GROUPS)
+        raise UserError("invalid_parameter", f"group_by must be one or more of {known}", param="group_by")
+    return groups
+
+
+async def _spend(
+    services: Services, groups: tuple[str, ...], since: str | None, until: str | None
+) -> list[dict[str, Any]]:
+    filters = {"since": instant_us(since, "since"), "until": instant_us(until, "until")}
+    rows = await services.database.read(lambda tx: spend(tx, groups, filters))
+    return [_sum_view(row, groups) for row in rows]
+
+
+def _sum_view(row: Row, groups: tuple[str, ...]) -> dict[str, Any]:
+    named = {name: _day(row[name]) if name == "day" else row[name] for name in groups}
+    return {
+        **named,
+        "calls": row["calls"],
+        "cost_usd": to_usd(row["cost_picousd"]),
+        "cost_unknown_calls": row["unknown_calls"],
+        "tokens": row["total_tokens"],
+        "usage": usage_view(row),
+    }
+
+
+def _day(number: int) -> str:
+    return (_EPOCH + timedelta(days=number)).date().isoformat()
+
+
+async def _request_lines(services: Services, filters: Mapping[str, Any]) -> AsyncGenerator[str, None]:
+    """Newest first, read in batches: the memory does not depend on the number of rows."""
+    yield csv_line(_CSV_COLUMNS)
+    before = None
+    while True:
+        asked = {**filters, "before": before}
+        rows = await services.database.read(lambda tx, asked=asked: list_requests(tx, asked, _CSV_BATCH))
+        for row in rows:
+            exact = None if row["cost_picousd"] is None else usd_text(row["cost_picousd"])
+            view = request_view(row) | {"cost_usd": exact, "tags": row["tags"]}
+            yield csv_line([view[column] for column in _CSV_COLUMNS])
+        if len(rows) < _CSV_BATCH:
+            return
+        before = rows[-1]["id"]
+
+
+def csv_line(values: Any) -> str:
+    """One line; text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    out = io.StringIO()
+    csv.writer(out).writerow([_inert(value) for value in values])
+    return out.getvalue()
+
+
+def _inert(value: object) -> object:
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return "" if value is None else value
+
+
+def _csv(lines: AsyncGenerator[str, None], name: str) -> StreamingResponse:
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(lines, media_type="text/csv", headers=headers)

@@ -1,0 +1,66 @@
+"""The MCP bridge over HTTP: state of each server, every tool with its schema, a direct call."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.errors import HttpError
+from api.services import ChatBook, Services
+from engine.ledger import CallScope
+from engine.states import ErrorClass
+from mcp_bridge.booking import call_booked
+from mcp_bridge.errors import ToolError
+
+
+class ToolCall(BaseModel):
+    """Body of a direct call."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"params": {"timezone": "UTC"}}]})
+
+    params: dict[str, Any] = Field(default_factory=dict[str, Any])
+    server: str | None = None
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+
+
+def routes(services: Services) -> APIRouter:
+    """All routes of the bridge."""
+    router = APIRouter(tags=["mcp"])
+
+    @router.get("/v1/mcp/servers", summary="Every configured MCP server and how it stands")
+    async def servers() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        await services.bridge.tools()
+        rows = [asdict(state) for state in await services.bridge.servers()]
+        return {"object": "list", "data": rows, "next_cursor": None}
+
+    @router.get("/v1/mcp/tools", summary="Every tool of every server that can be reached")
+    async def tools() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        rows = [asdict(tool) for tool in await services.bridge.tools()]
+        return {"object": "list", "data": rows, "next_cursor": None}
+
+    @router.post("/v1/mcp/tools/{tool}", summary="Call a tool")
+    async def call(tool: str, request: Request, asked: ToolCall | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        told = asked or ToolCall()
+        found = await services.bridge.find(tool, told.server)
+        scope = CallScope(request_id=request.state.request_id)
+        try:
+            result = await call_booked(
+                services.bridge,
+                ChatBook(services),
+                scope,
+                found,
+                told.params,
+                server=told.server,
+                timeout_s=told.timeout_s,
+            )
+        except ToolError as error:
+            raise _as_http(error) from error
+        return {"server": result.server, "tool": result.tool, "result": result.value}
+
+    return router
+
+
+def _as_http(error: ToolError) -> HttpError:
+    status = {ErrorClass.INVALID_REQUEST: 400, ErrorClass.TIMEOUT: 504, ErrorClass.RATE_LIMIT: 429}
+    return HttpError(status.get(error.error_class, 502), error.code, error.message, param=error.param)

@@ -1,0 +1,46 @@
+"""Query parameters that several lists share, read strictly: what cannot be understood is a 400 that names it."""
+
+from datetime import UTC, datetime
+
+from engine.errors import UserError
+
+MAX_LIMIT = 200
+
+
+def check_limit(limit: int) -> int:
+    """A page's size. Raises: UserError."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise UserError("invalid_parameter", f"limit must be from 1 to {MAX_LIMIT}", param="limit")
+    return limit
+
+
+def instant_us(text: str | None, param: str) -> int | None:
+    """An ISO 8601 time or date, UTC where no zone is given, as microseconds. Raises: UserError."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign in a URL arrives as a space
+    except ValueError as error:
+        raise UserError(
+            "invalid_parameter", f"{param} must be a time such as 2026-11-22T07:00:00Z", param=param
+        ) from error
+    if at.tzinfo is None:
+        at = at.replace(tzinfo=UTC)
+    return int(at.timestamp() * 1_000_000)
+
+
+def tag_filter(text: str | None) -> tuple[str, str] | None:
+    """`key:value`. Raises: UserError."""
+    if text is None:
+        return None
+    key, colon, value = text.partition(":")
+    if not colon or not key:
+        raise UserError("invalid_parameter", "tag must be key:value", param="tag")
+    return key, value
+
+
+def page(rows: list[dict[str, object]], limit: int) -> dict[str, object]:
+    """A list answer; the cursor is the id of the last row where there may be more."""
+    more = len(rows) > limit
+    shown = rows[:limit]
+    return {"object": "list", "data": shown, "next_cursor": shown[-1]["id"] if more else None}

@@ -1,0 +1,275 @@
+"""Runs over HTTP: submit, poll, list, inspect, control."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, StreamingResponse
+
+from api.params import check_limit, instant_us, page, tag_filter
+from api.services import Services
+from api.submissions import AnyRunRequest, Caller, RunRequest, start_run
+from engine.clock import now_us
+from engine.control import cancel, pause, resume, retry
+from engine.errors import NotFound
+from engine.money import to_picousd
+from engine.states import RUN_ENDED, RunStatus
+from engine.store.database import Row, Tx
+from engine.store.events import history_since
+from engine.store.runs import get_run, list_runs
+from engine.transition import Ring
+from engine.views import deliveries_view, event_view, run_links, run_view, steps_view
+from engine.webhook_outbox import redeliver
+
+LONGEST_WAIT_S = 3600.0
+_EVENTS_AT_ONCE = 500
+
+IdempotencyKey = Annotated[str | None, Header(description="The same key and body give the same run again.")]
+Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="Seconds to wait for the run's end.")]
+
+
+class ResumeRequest(BaseModel):
+    """Body of `resume`."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"budget_usd": 2}]})
+
+    budget_usd: Annotated[Decimal, Field(ge=0)] | None = None
+
+
+def routes(services: Services) -> APIRouter:
+    """All routes of runs."""
+    router = APIRouter(tags=["runs"])
+    _submission_routes(router, services)
+    _reading_routes(router, services)
+    _control_routes(router, services)
+    _webhook_routes(router, services)
+    return router
+
+
+def _submission_routes(router: APIRouter, services: Services) -> None:
+    @router.post("/v1/workflows/{name}/runs", status_code=202, summary="Start a run of a stored workflow")
+    async def start(  # pyright: ignore[reportUnusedFunction]
+        name: str, request: Request, asked: RunRequest | None = None, idempotency_key: IdempotencyKey = None
+    ) -> JSONResponse:
+        caller = caller_of(request, idempotency_key)
+        return _accepted((await start_run(services, name, asked or RunRequest(), caller)).run)
+
+    @router.post("/v1/runs", status_code=202, summary="Start a run of a stored workflow or of an inline definition")
+    async def start_any(  # pyright: ignore[reportUnusedFunction]
+        asked: AnyRunRequest, request: Request, idempotency_key: IdempotencyKey = None
+    ) -> JSONResponse:
+        return _accepted((await start_run(services, asked.workflow, asked, caller_of(request, idempotency_key))).run)
+
+    @router.post("/v1/workflow/{name}", summary="Run a workflow and wait for its output")
+    async def run_and_wait(  # pyright: ignore[reportUnusedFunction]
+        name: str,
+        request: Request,
+        asked: RunRequest | None = None,
+        wait: Wait = 300,
+        idempotency_key: IdempotencyKey = None,
+    ) -> JSONResponse:
+        started = await start_run(services, name, asked or RunRequest(), caller_of(request, idempotency_key))
+        run = await wait_for_end(services, started.run["id"], wait)
+        if run["status"] not in _SETTLED:
+            return _accepted(run)
+        return JSONResponse(*await services.database.read(lambda tx: _outcome(tx, run["id"])))
+
+
+_SETTLED = RUN_ENDED | {RunStatus.PAUSED}
+
+
+def _reading_routes(router: APIRouter, services: Services) -> None:
+    @router.get("/v1/runs", summary="List runs, newest first")
+    async def list_all(  # pyright: ignore[reportUnusedFunction]
+        status: RunStatus | None = None,
+        workflow: str | None = None,
+        tag: str | None = None,
+        since: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> dict[str, Any]:
+        filters = {
+            "status": status.value if status else None,
+            "workflow": workflow,
+            "tag": tag_filter(tag),
+            "since": instant_us(since, "since"),
+            "before": cursor,
+        }
+        size = check_limit(limit)
+        rows = await services.database.read(lambda tx: [run_view(tx, row) for row in list_runs(tx, filters, size + 1)])
+        return page(rows, size)
+
+    @router.get("/v1/runs/{run_id}", summary="A run; with `wait`, as soon as it has ended")
+    async def show(run_id: str, wait: Wait = 0) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        await wait_for_end(services, run_id, wait)
+        return await _view(services, run_id)
+
+    @router.get("/v1/runs/{run_id}/steps", summary="A run's steps in the order they ran")
+    async def steps(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        await find_run(services, run_id)
+        rows = await services.database.read(lambda tx: steps_view(tx, run_id))
+        return {"object": "list", "data": rows, "next_cursor": None}
+
+    @router.get("/v1/runs/{run_id}/events", summary="A run's history, as JSON or as a live stream")
+    async def events(  # pyright: ignore[reportUnusedFunction]
+        run_id: str, request: Request, last_event_id: Annotated[int, Header(ge=0)] = 0
+    ) -> Response:
+        await find_run(services, run_id)
+        if "text/event-stream" in request.headers.get("accept", ""):
+            headers = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+            lines = _live(services, run_id, last_event_id)
+            return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
+        rows = await services.database.read(lambda tx: history_since(tx, run_id, last_event_id, 10_000))
+        return JSONResponse({"object": "list", "data": [event_view(row) for row in rows], "next_cursor": None})
+
+
+def _control_routes(router: APIRouter, services: Services) -> None:
+    @router.post("/v1/runs/{run_id}/cancel", status_code=202, summary="Stop a run")
+    async def cancel_run(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        await services.database.write(lambda tx: cancel(tx, services.catalogue, run_id, now_us()))
+        return await _view(services, run_id)
+
+    @router.post("/v1/runs/{run_id}/pause", status_code=202, summary="Start no further step of a run")
+    async def pause_run(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        await services.database.write(lambda tx: pause(tx, services.catalogue, run_id, now_us()))
+        return await _view(services, run_id)
+
+    @router.post("/v1/runs/{run_id}/resume", status_code=202, summary="Let a paused run go on")
+    async def resume_run(  # pyright: ignore[reportUnusedFunction]
+        run_id: str, asked: ResumeRequest | None = None
+    ) -> dict[str, Any]:
+        budget = asked.budget_usd if asked else None
+        limit = None if budget is None else to_picousd(budget)
+        return await _going_on(services, run_id, lambda tx: resume(tx, services.catalogue, run_id, limit, now_us()))
+
+    @router.post("/v1/runs/{run_id}/retry", status_code=202, summary="Go on from the step that failed")
+    async def retry_run(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        return await _going_on(services, run_id, lambda tx: retry(tx, services.catalogue, run_id, now_us()))
+
+
+def _webhook_routes(router: APIRouter, services: Services) -> None:
+    @router.get("/v1/runs/{run_id}/webhooks", summary="The run's webhook deliveries with every try")
+    async def deliveries(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        await find_run(services, run_id)
+        rows = await services.database.read(lambda tx: deliveries_view(tx, run_id))
+        return {"object": "list", "data": rows, "next_cursor": None}
+
+    @router.post("/v1/webhooks/{delivery_id}/redeliver", status_code=202, summary="Send a webhook once more")
+    async def send_again(delivery_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        if not await services.database.write(lambda tx: redeliver(tx, delivery_id, now_us())):
+            raise NotFound("delivery_not_found", f"there is no delivery {delivery_id}", param="delivery_id")
+        return {"id": delivery_id, "status": "pending"}
+
+
+def caller_of(request: Request, idempotency_key: str | None) -> Caller:
+    """Who asks, as the middleware found out."""
+    return Caller(request.state.request_id, getattr(request.state, "key_id", None), idempotency_key)
+
+
+async def find_run(services: Services, run_id: str) -> Row:
+    """The run's row. Raises: NotFound."""
+    run = await services.database.read(lambda tx: get_run(tx, run_id))
+    if run is None:
+        raise NotFound("run_not_found", f"there is no run {run_id}", param="run_id")
+    return run
+
+
+async def wait_for_end(services: Services, run_id: str, wait_s: float) -> Row:
+    """The run as soon as it has ended or paused, or as it stands after `wait_s` seconds. Raises: NotFound."""
+    deadline = now_us() + int(wait_s * 1_000_000)
+    pause_s = 0.01
+    while True:
+        run = await find_run(services, run_id)
+        left_s = (deadline - now_us()) / 1_000_000
+        if run["status"] in _SETTLED or left_s <= 0 or services.closing.is_set():
+            return run
+        await asyncio.sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, 0.25)
+
+
+async def _view(services: Services, run_id: str) -> dict[str, Any]:
+    await find_run(services, run_id)
+
+    def read(tx: Tx) -> dict[str, Any]:
+        run = get_run(tx, run_id)
+        assert run is not None
+        return run_view(tx, run)
+
+    return await services.database.read(read)
+
+
+async def _going_on(
+    services: Services, run_id: str, transition: Callable[[Tx], tuple[Row, list[Ring]]]
+) -> dict[str, Any]:
+    _, rings = await services.database.write(transition)
+    for ring in rings:
+        services.doorbell.ring(ring.step_id, ring.priority)
+    return await _view(services, run_id)
+
+
+def _accepted(run: Row) -> JSONResponse:
+    links = run_links(run["id"])
+    body = {"id": run["id"], "status": run["status"], "links": links}
+    return JSONResponse(body, status_code=202, headers={"location": links["self"]})
+
+
+def _outcome(tx: Tx, run_id: str) -> tuple[dict[str, Any], int]:
+    """Body and status of a synchronous run that has ended or paused."""
+    row = get_run(tx, run_id)
+    assert row is not None
+    run = run_view(tx, row)
+    steps = [
+        {
+            "id": step["id"],
+            "status": step["status"],
+            "cost": step["cost_usd"],
+            "tokens": step["tokens"],
+            "latency_ms": step["latency_ms"],
+            "model": step["model"],
+        }
+        for step in steps_view(tx, run_id)
+    ]
+    metrics = {
+        "total_cost_usd": run["cost_usd"],
+        "cost_unknown_calls": run["cost_unknown_calls"],
+        "total_tokens": run["tokens"],
+        "latency_ms": run["latency_ms"],
+        "steps": steps,
+    }
+    body: dict[str, Any] = {"run_id": run_id, "status": run["status"], "output": run["output"], "metrics": metrics}
+    if run["status"] == RunStatus.SUCCEEDED.value:
+        return body, 200
+    failed = run["status"] == RunStatus.FAILED.value
+    told = run["error"] or {"step": None, "class": run["status"], "message": _why_stopped(run)}
+    shape = {
+        "type": "server_error" if failed else "invalid_request_error",
+        "code": f"run_{run['status']}",
+        "param": None,
+    }
+    return {**body, "error": {**told, **shape}}, 502 if failed else 409
+
+
+def _why_stopped(run: dict[str, Any]) -> str:
+    if run["pause_reason"] == "budget_exceeded":
+        return "the run is paused: its next call does not fit into its budget; resume it with a larger budget_usd"
+    return f"the run was {run['status']}"
+
+
+async def _live(services: Services, run_id: str, after: int) -> AsyncGenerator[str, None]:
+    """Events as they come, until the run has ended and all were sent; resumable by `Last-Event-ID`."""
+    pause_s = 0.05
+    while True:
+        seen = after
+        run = await find_run(services, run_id)
+        rows = await services.database.read(lambda tx, number=seen: history_since(tx, run_id, number, _EVENTS_AT_ONCE))
+        for row in rows:
+            after = row["seq"]
+            yield f"id: {after}\nevent: {row['type']}\ndata: {json.dumps(event_view(row))}\n\n"
+        if (run["status"] in RUN_ENDED and not rows) or services.closing.is_set():
+            return
+        pause_s = 0.05 if rows else min(pause_s * 1.5, 0.5)
+        await asyncio.sleep(pause_s)

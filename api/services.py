@@ -1,0 +1,58 @@
+"""What the routes are given by the composition root. Holds parts, does nothing."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from engine.catalogue import Catalogue
+from engine.ledger import Intent, Settlement
+from engine.ports import Doorbell
+from engine.store.database import Database
+from engine.store.requests import open_request, settle_request
+from mcp_bridge.bridge import McpBridge
+from providers.failover import Failover
+from providers.routing import Router
+
+
+class CheckedDoorbell(Doorbell, Protocol):
+    """A doorbell that can say whether it works."""
+
+    def check(self) -> None:
+        """Raises: RetryableError where the queue cannot be reached. Blocks for a moment."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of one API process. `process_id` is its row in `workers`."""
+
+    version: str
+    process_id: str
+    database: Database
+    catalogue: Catalogue
+    doorbell: CheckedDoorbell
+    router: Router
+    failover: Failover
+    bridge: McpBridge
+    workflows_dir: Path
+    auth: Literal["off", "required"]
+    metrics_open: bool
+    allow_private_networks: bool
+    on_client_disconnect: Literal["cancel", "drain"]
+    closing: asyncio.Event  # set when the process is told to end: whoever waits for a run is answered at once
+
+
+@dataclass(frozen=True, slots=True)
+class ChatBook:
+    """engine.ledger.Book for calls that clients wait for: intent and outcome are durable when these return."""
+
+    services: Services
+
+    async def open(self, intent: Intent) -> None:
+        """Durable when it returns."""
+        await self.services.database.write(lambda tx: open_request(tx, intent, self.services.process_id))
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Durable when it returns."""
+        await self.services.database.write(lambda tx: settle_request(tx, settlement))

@@ -1,0 +1,151 @@
+"""What a client sends to start a run, checked, and turned into the engine's submission. Shared by the three routes that start runs."""
+
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.services import Services
+from engine.addresses import check_address
+from engine.clock import now_us
+from engine.definition import Definition
+from engine.errors import Mistake, NotFound, RetryableError, UserError
+from engine.loader import load, load_data
+from engine.money import to_picousd
+from engine.states import Priority
+from engine.store.database import Row, Tx
+from engine.store.json_text import dumps
+from engine.submission import Submission, Submitted, submit
+from engine.workflows import find, read_folder, take_up
+
+MAX_TAGS = 20
+
+
+class RunRequest(BaseModel):
+    """Body of `POST /v1/workflows/{name}/runs`."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"input": {"topic": "the history of tea"}}]}
+    )
+
+    input: Any = Field(default_factory=dict, description="The run's input, checked against the workflow's `inputs`.")
+    webhook_url: str | None = Field(None, description="Told of the run's end, signed as Standard Webhooks say.")
+    budget_usd: Annotated[Decimal, Field(ge=0)] | None = Field(None, description="Replaces the workflow's budget_usd.")
+    priority: Literal["low", "normal", "high"] = "normal"
+    tags: dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=255)]] = Field(
+        default_factory=dict[str, str], max_length=MAX_TAGS
+    )
+
+
+class AnyRunRequest(RunRequest):
+    """Body of `POST /v1/runs`."""
+
+    workflow: str | dict[str, Any] = Field(description="A stored workflow's name, or a whole definition.")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who submits."""
+
+    request_id: str
+    key_id: str | None
+    idempotency_key: str | None
+
+
+async def start_run(services: Services, workflow: str | dict[str, Any], asked: RunRequest, caller: Caller) -> Submitted:
+    """Check, store, ring. Raises: UserError and its kind; nothing is stored then."""
+    definition, version = await _definition(services, workflow)
+    await check_names(services, definition)
+    if asked.webhook_url is not None:
+        check_address(asked.webhook_url, allow_private_networks=services.allow_private_networks, param="webhook_url")
+    if caller.idempotency_key is not None and not 0 < len(caller.idempotency_key) <= 255:
+        raise UserError("invalid_parameter", "Idempotency-Key must have 1 to 255 characters", param="Idempotency-Key")
+    submission = Submission(
+        definition=definition,
+        version=version,
+        input=asked.input,
+        webhook_url=asked.webhook_url,
+        budget_picousd=None if asked.budget_usd is None else to_picousd(asked.budget_usd),
+        priority=Priority(asked.priority),
+        tags=asked.tags,
+        idempotency_key=caller.idempotency_key,
+        key_id=caller.key_id,
+        request_id=caller.request_id,
+    )
+    done = await services.database.write(lambda tx: submit(tx, services.catalogue, submission, now_us()))
+    for ring in done.rings:
+        services.doorbell.ring(ring.step_id, ring.priority)
+    return done
+
+
+async def _definition(services: Services, workflow: str | dict[str, Any]) -> tuple[Definition, Row | None]:
+    if not isinstance(workflow, str):
+        name = workflow.get("name")
+        definition = load_data(workflow, name=name if isinstance(name, str) else "inline")
+        return load(dumps(workflow), name=definition.name), None
+
+    def read(tx: Tx) -> tuple[Definition, Row]:
+        version = find(tx, workflow)
+        return services.catalogue.graph(tx, version["id"]).definition, version
+
+    try:
+        return await services.database.read(read)
+    except NotFound:
+        if not await _take_up_new_files(services, workflow):
+            raise
+        return await services.database.read(read)
+
+
+async def _take_up_new_files(services: Services, name: str) -> bool:
+    """A file that was put into the workflows folder after the start is found when it is first asked for."""
+    definitions, errors = read_folder(services.workflows_dir)
+    for file_name, error in errors.items():
+        if file_name.rpartition(".")[0] == name:
+            raise error
+    found = [definition for definition in definitions.values() if definition.name == name]
+    for definition in found:
+        await services.database.write(lambda tx, new=definition: take_up(tx, new, "file", now_us()))
+    return bool(found)
+
+
+async def check_names(services: Services, definition: Definition) -> None:
+    """Refuse models and MCP servers that the configuration lacks. Raises: UserError with every mistake."""
+    mistakes = [mistake async for mistake in unknown_names(services, definition)]
+    if mistakes:
+        first = mistakes[0]
+        code = "mcp_server_not_found" if first.path and first.path.endswith("server") else "model_not_found"
+        raise UserError(code, first.message, param=first.path, details=mistakes)
+
+
+async def unknown_names(services: Services, definition: Definition) -> AsyncGenerator[Mistake, None]:
+    """One mistake for each model or server that is not configured; names made by expressions are not known yet."""
+    servers = {state.name for state in await services.bridge.servers()}
+    for step in definition.walk():
+        model = step.fields.get("model", "local") if step.type == "llm" else None
+        if isinstance(model, str) and "${" not in model:
+            message = await _unknown_model(services, model)
+            if message:
+                yield Mistake(message, f"steps.{step.id}.model", step.line or None)
+        if step.type == "mcp_tool":
+            for message in _unknown_server(step.fields.get("server"), servers):
+                yield Mistake(message, f"steps.{step.id}.server", step.line or None)
+
+
+async def _unknown_model(services: Services, model: str) -> str | None:
+    try:
+        await services.router.resolve(model)
+    except NotFound as error:
+        return error.message
+    except RetryableError:
+        return None  # the provider is away now; the step will wait for it
+    return None
+
+
+def _unknown_server(server: object, known: set[str]) -> Iterator[str]:
+    if isinstance(server, str) and "${" not in server and server not in known:
+        listed = ", ".join(sorted(known)) or "none"
+        yield f"there is no MCP server {server!r} in the configuration (there is: {listed})"
+    elif server is None and not known:
+        yield "the tool names no server and no MCP server is configured"

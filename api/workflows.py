@@ -1,0 +1,104 @@
+"""Definitions over HTTP: store, read, validate. Every change is a new version."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from api.asgi import MAX_BODY_BYTES
+from api.errors import HttpError
+from api.services import Services
+from api.submissions import unknown_names
+from engine.clock import now_us
+from engine.definition import Definition
+from engine.errors import NotFound, UserError
+from engine.loader import load
+from engine.schema import language_schema
+from engine.store.definitions import list_versions, list_workflows
+from engine.views import workflow_view
+from engine.workflows import find, put, remove
+
+_YAML_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/yaml": {"schema": {"type": "string"}},
+            "application/json": {"schema": {"type": "object"}},
+        },
+    }
+}
+
+
+def routes(services: Services) -> APIRouter:
+    """All routes of definitions."""
+    router = APIRouter(tags=["workflows"])
+    _reading_routes(router, services)
+    _writing_routes(router, services)
+    return router
+
+
+def _reading_routes(router: APIRouter, services: Services) -> None:
+    @router.get("/v1/workflows", summary="List definitions by name")
+    async def list_all() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        rows = await services.database.read(list_workflows)
+        views = [workflow_view(row, text=False) for row in rows]
+        return {"object": "list", "data": views, "next_cursor": None}
+
+    @router.get("/v1/workflows/schema.json", summary="JSON Schema of the workflow language, for editors")
+    async def schema() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        return language_schema()
+
+    @router.get("/v1/workflows/{name}", summary="A definition with its newest text")
+    async def show(name: str, request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        row = await services.database.read(lambda tx: find(tx, name))
+        if "yaml" in request.headers.get("accept", ""):
+            return Response(row["config_yaml"], media_type="application/yaml")
+        return JSONResponse(workflow_view(row))
+
+    @router.get("/v1/workflows/{name}/versions", summary="All versions of a definition, newest first")
+    async def versions(name: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        rows = await services.database.read(lambda tx: list_versions(tx, name))
+        if not rows:
+            raise NotFound("workflow_not_found", f"there is no workflow {name!r}", param="name")
+        return {"object": "list", "data": [workflow_view(row) for row in rows], "next_cursor": None}
+
+
+def _writing_routes(router: APIRouter, services: Services) -> None:
+    @router.put("/v1/workflows/{name}", summary="Store a definition", openapi_extra=_YAML_BODY)
+    async def store(name: str, request: Request) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        definition = load(await _text(request), name=name)
+        if definition.name != name:
+            message = f"the definition is named {definition.name!r}, the path says {name!r}"
+            raise UserError("invalid_workflow", message, param="name")
+        stored = await services.database.write(lambda tx: put(tx, definition, "api", now_us()))
+        view = workflow_view(stored.row) | {"warnings": await _warnings(services, definition)}
+        return JSONResponse(view, status_code=201 if stored.created else 200)
+
+    @router.delete("/v1/workflows/{name}", status_code=204, summary="Forget a definition; its runs go on")
+    async def forget(name: str) -> None:  # pyright: ignore[reportUnusedFunction]
+        await services.database.write(lambda tx: remove(tx, name))
+
+    @router.post("/v1/workflows/validate", summary="Check a definition without storing it", openapi_extra=_YAML_BODY)
+    async def validate(request: Request) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        definition = load(await _text(request))
+        return {"valid": True, "name": definition.name, "warnings": await _warnings(services, definition)}
+
+
+async def _text(request: Request) -> str:
+    """The body as text; JSON is YAML."""
+    data = await request.body()
+    if len(data) > MAX_BODY_BYTES:
+        raise HttpError(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES // 1024 // 1024} MiB")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            "invalid_workflow", f"the body is no UTF-8 text: {error.reason} at byte {error.start}"
+        ) from error
+
+
+async def _warnings(services: Services, definition: Definition) -> list[dict[str, Any]]:
+    return [
+        {"message": mistake.message, "path": mistake.path, "line": mistake.line}
+        async for mistake in unknown_names(services, definition)
+    ]
