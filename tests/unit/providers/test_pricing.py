@@ -1,0 +1,134 @@
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.ledger import CostSource, Usage
+from providers.pricing import PriceBook, Rate, Rates
+from providers.provider import ModelPrice, ProviderConfig, SimulatedModel
+from providers.usage import estimate_prompt_tokens, reported_cost_picousd, usage_from_openai, usage_to_openai
+
+COUNT = st.integers(0, 10**9)
+USAGE = st.builds(Usage, COUNT, COUNT, COUNT, COUNT)
+PRICE = st.decimals(0, 1000, places=4)
+FULL_PRICE = st.builds(ModelPrice, PRICE, PRICE, PRICE, PRICE)
+OPENAI = ProviderConfig("openai", "openai")
+
+
+def priced(price: ModelPrice) -> ProviderConfig:
+    return ProviderConfig("p", "openai", "http://127.0.0.1:1/v1", prices={"m": price})
+
+
+@given(FULL_PRICE, USAGE)
+def test_disjoint_buckets_add_up_exactly(price: ModelPrice, usage: Usage) -> None:
+    book, config = PriceBook(), priced(price)
+    parts = [
+        Usage(input=usage.input),
+        Usage(cache_read=usage.cache_read),
+        Usage(cache_write=usage.cache_write),
+        Usage(output=usage.output),
+    ]
+    whole, _ = book.cost(config, "m", usage)
+    each = [book.cost(config, "m", part)[0] or 0 for part in parts]
+    assert (whole or 0) == sum(each)
+    assert all(cost >= 0 for cost in each)
+
+
+@given(FULL_PRICE, USAGE)
+def test_the_worst_case_is_never_less_than_the_cost(price: ModelPrice, usage: Usage) -> None:
+    if price.cached_input is not None and price.input is not None and price.cached_input > price.input:
+        return  # a cache that costs more than none
+    book, config = PriceBook(), priced(price)
+    cost, _ = book.cost(config, "m", usage)
+    worst = book.worst_case(config, "m", usage.prompt_tokens, usage.output)
+    assert worst is not None and worst >= (cost or 0)
+
+
+def test_the_library_prices_known_models_exactly() -> None:
+    book = PriceBook()
+    usage = Usage(input=1000, cache_read=800, cache_write=100, output=100)
+    config = ProviderConfig("anthropic", "anthropic")
+    # claude-sonnet-4-5: 3, 0.3, 3.75, 15 USD per million
+    expected = 1000 * 3_000_000 + 800 * 300_000 + 100 * 3_750_000 + 100 * 15_000_000
+    assert book.cost(config, "claude-sonnet-4-5", usage) == (expected, CostSource.PRICED)
+    assert book.cost(config, "claude-sonnet-4-5-20250929", usage) == (expected, CostSource.PRICED)
+
+
+def test_what_nobody_prices_is_unknown_not_free() -> None:
+    book, usage = PriceBook(), Usage(10, 0, 0, 10)
+    assert book.cost(OPENAI, "gpt-99-unheard-of", usage) == (None, CostSource.UNKNOWN)
+    here = ProviderConfig("vllm", "openai", "http://127.0.0.1:8000/v1")
+    assert book.cost(here, "gpt-6-luna", usage) == (None, CostSource.UNKNOWN)
+    assert book.worst_case(here, "gpt-6-luna", 10, 10) is None
+    assert book.cost(OPENAI, "gpt-6-luna", None) == (None, CostSource.UNKNOWN)
+
+
+def test_the_order_of_prices() -> None:
+    book, usage = PriceBook(), Usage(1_000_000, 0, 0, 0)
+    config = ProviderConfig("o", "openai", prices={"*": ModelPrice(Decimal(7)), "gpt-6-luna": ModelPrice(Decimal(9))})
+    assert book.cost(config, "gpt-6-luna", usage, reported_picousd=5) == (5, CostSource.REPORTED)
+    assert book.cost(config, "gpt-6-luna", usage) == (9 * 10**12, CostSource.PRICED)
+    assert book.cost(config, "other", usage) == (7 * 10**12, CostSource.PRICED)
+    assert book.estimate(config, "other", usage) == (7 * 10**12, CostSource.ESTIMATED)
+
+
+def test_free_is_said_only_where_it_is() -> None:
+    book, usage = PriceBook(), Usage(10, 0, 0, 10)
+    assert book.cost(ProviderConfig("l", "ollama"), "llama3.2:1b", usage) == (0, CostSource.FREE)
+    dear = ProviderConfig("l", "ollama", prices={"*": ModelPrice(Decimal(1), Decimal(1))})
+    assert book.cost(dear, "llama3.2:1b", usage) == (20_000_000, CostSource.PRICED)
+    sim = ProviderConfig("s", "simulated", simulated_models={"m": SimulatedModel(input=Decimal(1), output=Decimal(2))})
+    assert book.cost(sim, "m", usage) == (30_000_000, CostSource.PRICED)
+    assert book.cost(sim, "echo", usage) == (0, CostSource.FREE)
+    zero = ProviderConfig("v", "openai", "http://x", prices={"*": ModelPrice(Decimal(0), Decimal(0))})
+    assert book.cost(zero, "m", usage) == (0, CostSource.FREE)
+
+
+def test_a_longer_prompt_can_reach_a_dearer_tier() -> None:
+    rate = Rate(Decimal(3), ((200_000, Decimal(6)),))
+    rates = Rates(rate, rate, rate, Rate(Decimal(0)))
+    assert rates.cost(Usage(input=200_000)) == 200_000 * 3_000_000
+    assert rates.cost(Usage(input=200_001)) == 200_001 * 6_000_000
+
+
+def test_lookups_are_remembered_in_a_bounded_number() -> None:
+    now = [0.0]
+    book = PriceBook(clock=lambda: now[0])
+    for number in range(600):
+        book.rates(OPENAI, f"none-{number}")
+    assert len(book._known) == 512
+    assert book.rates(OPENAI, "gpt-6-luna") is book.rates(OPENAI, "gpt-6-luna")
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
+def test_usage_goes_to_openais_shape_and_back(a: int, b: int, c: int, d: int) -> None:
+    usage = Usage(a, b, c, d)
+    assert usage_from_openai(usage_to_openai(usage)) == usage
+
+
+@pytest.mark.parametrize(
+    "told", [None, 5, "x", [], {}, {"prompt_tokens": None}, {"prompt_tokens": "7"}, {"prompt_tokens": True}]
+)
+def test_usage_that_tells_nothing_is_none(told: Any) -> None:
+    assert usage_from_openai(told) is None
+
+
+def test_cached_tokens_are_taken_out_of_the_prompt() -> None:
+    told = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 80}}
+    assert usage_from_openai(told) == Usage(input=20, cache_read=80, output=5)
+    assert usage_from_openai({"prompt_tokens": 10, "prompt_tokens_details": {"cached_tokens": 80}}) == Usage(0, 80)
+
+
+def test_reported_costs_are_read_exactly() -> None:
+    assert reported_cost_picousd({"cost": 0.00042}) == 420_000_000
+    assert reported_cost_picousd({"cost": {"total_cost": 1}}) == 10**12
+    for told in (None, {}, {"cost": None}, {"cost": True}, {"cost": "much"}, {"cost": -1}, {"cost": float("nan")}):
+        assert reported_cost_picousd(told) is None
+
+
+def test_a_picture_is_not_counted_by_its_letters() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
+    body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x" * 400}, picture]}]}
+    assert 1100 < estimate_prompt_tokens(body) < 1200
