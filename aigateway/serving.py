@@ -5,12 +5,9 @@ import contextlib
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
@@ -18,31 +15,31 @@ import uvicorn
 
 from aigateway import __version__
 from aigateway.banner import print_banner
-from aigateway.settings import Settings, process_environment
+from aigateway.settings import Settings
 from aigateway.wiring import Outgoing, build_outgoing, take_up_workflows
-from aigateway.working import DRAIN_S, make_supervisor
+from aigateway.working import make_supervisor
 from api.app import create_app
 from api.services import Services
 from engine.catalogue import Catalogue
 from engine.clock import new_id, now_us
-from engine.errors import RetryableError, UserError
+from engine.errors import UserError
 from engine.store.database import Database
-from engine.store.migrate import upgrade
+from engine.store.revision import bring_up_to_date
 from engine.sweeper import bury
 from worker.broker import BrokerDoorbell, declare_bells, local_broker, redis_broker
 from worker.housekeeping import Heartbeat, register
 from worker.liveness import LifeLock, locks_folder
+from worker.supervisor import STOP_S
 
 log = structlog.get_logger(__name__)
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _REQUESTS_GRACE_S = 10
-_START_LIMIT_S = 20
 
 
 def run_serve(settings: Settings, *, workers: int, config_path: str | None) -> None:
     """API, embedded queue and workers in one process tree, until SIGTERM or SIGINT."""
-    upgrade(settings.database_url)
+    bring_up_to_date(settings.database_url)
     bells = Path(tempfile.mkdtemp(prefix="aigateway-"))
     try:
         asyncio.run(_serve(settings, config_path, workers=workers, bells=bells))
@@ -52,7 +49,7 @@ def run_serve(settings: Settings, *, workers: int, config_path: str | None) -> N
 
 def run_api(settings: Settings, *, config_path: str | None) -> None:
     """The API alone, with Redis, until SIGTERM or SIGINT."""
-    upgrade(settings.database_url)
+    bring_up_to_date(settings.database_url)
     asyncio.run(_serve(settings, config_path, workers=0, bells=None))
 
 
@@ -77,7 +74,7 @@ async def _serve(settings: Settings, config_path: str | None, *, workers: int, b
         banner = asyncio.create_task(print_banner(settings, outgoing, f"http://{_shown(host)}:{port}", file_errors))
         await server.serve(sockets=[listener])
         banner.cancel()
-        await supervisor.stop(DRAIN_S + 5)
+        await supervisor.stop(STOP_S)
         await keeping
 
 
@@ -164,37 +161,3 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-@contextmanager
-def embedded_server(settings: Settings, config_path: str | None = None) -> Generator[str, None, None]:
-    """A `serve` of its own on a free port, for a command that found none; yields its URL. Raises: RetryableError."""
-    port = _free_port()
-    command = [sys.executable, "-P", "-m", "aigateway", "serve", "--host", "127.0.0.1", "--port", str(port)]
-    if config_path is not None:
-        command += ["--config", config_path]
-    environment = process_environment() | {"AIGATEWAY_LOG__LEVEL": "error"}
-    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        _wait_until_up(child, port)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        child.terminate()
-        child.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-def _wait_until_up(child: "subprocess.Popen[bytes]", port: int) -> None:
-    deadline = time.monotonic() + _START_LIMIT_S
-    while time.monotonic() < deadline and child.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    raise RetryableError("server_not_started", "the embedded server did not start; `aigateway serve` shows why")

@@ -6,29 +6,35 @@ import sys
 from collections.abc import Sequence
 
 from aigateway.settings import Settings, process_environment
-from engine.store.migrate import upgrade
-from worker.supervisor import Supervisor
-
-DRAIN_S = 25.0
-"""How long steps under way may go on after SIGTERM; service managers mostly kill after 30 s."""
+from engine.store.revision import bring_up_to_date
+from worker.supervisor import STOP_S, Supervisor
 
 
 def run_worker(settings: Settings, *, metrics_port: int | None, config_path: str | None) -> None:
     """Supervise `worker.processes` children until SIGTERM or SIGINT."""
-    upgrade(settings.database_url)
-    arguments = ["--metrics-port", str(metrics_port)] if metrics_port is not None else []
-    asyncio.run(_supervise(make_supervisor(settings, arguments, config_path, settings.worker.processes)))
+    bring_up_to_date(settings.database_url)
+    supervisor = make_supervisor(settings, [], config_path, settings.worker.processes, metrics_port=metrics_port)
+    asyncio.run(_supervise(supervisor))
 
 
 def make_supervisor(
-    settings: Settings, arguments: Sequence[str], config_path: str | None, processes: int
+    settings: Settings,
+    arguments: Sequence[str],
+    config_path: str | None,
+    processes: int,
+    *,
+    metrics_port: int | None = None,
 ) -> Supervisor:
-    """A supervisor of `worker-process` children with this process's configuration."""
-    command = [sys.executable, "-P", "-m", "aigateway", "worker-process"]
+    """A supervisor of worker processes with this process's configuration; child N serves metrics on `metrics_port` + N."""
+    command = [sys.executable, "-P", "-m", "aigateway.worker_process"]
     command += ["--concurrency", str(settings.worker.concurrency), *arguments]
     if config_path is not None:
         command += ["--config", config_path]
-    return Supervisor(command, environment=process_environment(), processes=processes)
+
+    def command_of(number: int) -> list[str]:
+        return command if metrics_port is None else [*command, "--metrics-port", str(metrics_port + number)]
+
+    return Supervisor(command_of, environment=process_environment(), processes=processes)
 
 
 async def _supervise(supervisor: Supervisor) -> None:
@@ -38,5 +44,5 @@ async def _supervise(supervisor: Supervisor) -> None:
         loop.add_signal_handler(number, stop.set)
     keeping = asyncio.create_task(supervisor.run())
     await stop.wait()
-    await supervisor.stop(DRAIN_S + 5)
+    await supervisor.stop(STOP_S)
     await keeping

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import orjson
 
@@ -44,7 +44,7 @@ async def read_json_object(receive: Receive, limit: int = MAX_BODY_BYTES) -> dic
         raise HttpError(400, "invalid_json", f"the body is no JSON: {error}") from error
     if not isinstance(body, dict):
         raise HttpError(400, "invalid_json", "the body must be a JSON object")
-    return body
+    return cast("dict[str, Any]", body)
 
 
 async def send_json(send: Send, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:

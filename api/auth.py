@@ -23,7 +23,7 @@ class Gate:
     def __init__(self, app: App, *, keys_required: bool, metrics_open: bool) -> None:
         self._app = app
         self._keys_required = keys_required
-        self._open = _OPEN_PATHS | ({"/metrics"} if metrics_open else set())
+        self._open = _OPEN_PATHS | {"/metrics"} if metrics_open else _OPEN_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

@@ -31,8 +31,10 @@ class RunRequest(BaseModel):
     )
 
     input: Any = Field(default_factory=dict, description="The run's input, checked against the workflow's `inputs`.")
-    webhook_url: str | None = Field(None, description="Told of the run's end, signed as Standard Webhooks say.")
-    budget_usd: Annotated[Decimal, Field(ge=0)] | None = Field(None, description="Replaces the workflow's budget_usd.")
+    webhook_url: str | None = Field(default=None, description="Told of the run's end, signed as Standard Webhooks say.")
+    budget_usd: Annotated[Decimal, Field(ge=0)] | None = Field(
+        default=None, description="Replaces the workflow's budget_usd."
+    )
     priority: Literal["low", "normal", "high"] = "normal"
     tags: dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=255)]] = Field(
         default_factory=dict[str, str], max_length=MAX_TAGS

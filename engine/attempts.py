@@ -18,7 +18,7 @@ from engine.ports import Branched, Failed, Outcome, OverBudget, Skipped, Succeed
 from engine.scope import scope_of
 from engine.states import AttemptStatus, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
-from engine.store.json_text import loads
+from engine.store.json_text import loads, storable
 from engine.store.requests import open_request, run_committed_picousd, settle_request
 from engine.store.runs import begin_run, get_run, lock_run, set_run_status
 from engine.store.steps import branch_step, claim_step, end_attempt, get_step, insert_attempt, put_back_step
@@ -36,11 +36,21 @@ class Claimed:
     step_id: str
     key: str
     attempt: int
+    worker_id: str
     definition: Definition
     step: Step
     scope: dict[str, Any]
     tags: dict[str, str]
     started_us: int  # of the step's first attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of a claimed step and of the calls it made. `chance` in [0, 1) is the retry jitter."""
+
+    outcome: Outcome
+    settlements: Sequence[Settlement] = ()
+    chance: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +69,11 @@ def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) 
         return None
     run = lock_run(tx, row["run_id"])
     assert run is not None
-    if run["status"] not in _CLAIMABLE or not claim_step(tx, step_id, worker_id, now):
+    taken = claim_step(tx, step_id, worker_id, now) if run["status"] in _CLAIMABLE else None
+    if taken is None:
         return None
     graph = catalogue.graph(tx, run["version_id"])
-    attempt = row["attempt"] + 1
+    attempt: int = taken["attempt"]
     insert_attempt(tx, step_id, attempt, worker_id, now)
     transition = Transition(tx, run, graph, now)
     if run["status"] != RunStatus.RUNNING.value:
@@ -77,41 +88,32 @@ def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) 
         step_id=step_id,
         key=row["key"],
         attempt=attempt,
+        worker_id=worker_id,
         definition=graph.definition,
         step=step,
         scope=scope_of(tx, run, graph, step.references),
         tags=loads(run["tags_json"]),
-        started_us=row["started_us"] or now,
+        started_us=taken["started_us"],
     )
 
 
-def complete(
-    tx: Tx,
-    catalogue: Catalogue,
-    held: Claimed,
-    worker_id: str,
-    outcome: Outcome,
-    *,
-    settlements: Sequence[Settlement] = (),
-    chance: float,
-    now: int,
-) -> Completed:
-    """Write what came of a claimed step, its calls' costs included. `chance` in [0, 1) is the retry jitter."""
-    for settlement in settlements:
+def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int) -> Completed:
+    """Write what came of a claimed step, its calls' costs included."""
+    for settlement in ended.settlements:
         settle_request(tx, settlement)
-    locked = _hold(tx, held, worker_id)
+    locked = _hold(tx, held)
     if locked is None:
         return Completed(accepted=False)
     run, row = locked
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
-    _apply(transition, row, held, outcome, chance)
+    _apply(transition, row, held, ended)
     transition.close()
     return Completed(True, tuple(transition.rings), transition.ended)
 
 
-def give_back(tx: Tx, catalogue: Catalogue, held: Claimed, worker_id: str, now: int) -> Completed:
+def give_back(tx: Tx, held: Claimed, now: int) -> Completed:
     """Hand a claimed step back, as a draining worker does: another may take it at once, and no attempt is counted."""
-    locked = _hold(tx, held, worker_id)
+    locked = _hold(tx, held)
     if locked is None:
         return Completed(accepted=False)
     run, row = locked
@@ -120,12 +122,12 @@ def give_back(tx: Tx, catalogue: Catalogue, held: Claimed, worker_id: str, now: 
     return Completed(True, (Ring(held.step_id, run["priority"]),))
 
 
-def open_call(tx: Tx, held: Claimed, intent: Intent, worker_id: str) -> None:
+def open_call(tx: Tx, held: Claimed, intent: Intent) -> None:
     """Write a call's intent, in the same transaction as the check that it fits into the run's budget.
 
     Raises: BudgetExceeded; Conflict where the worker no longer holds the step.
     """
-    locked = _hold(tx, held, worker_id)
+    locked = _hold(tx, held)
     if locked is None:
         raise Conflict("attempt_superseded", "another worker holds this step now")
     budget = locked[0]["budget_picousd"]
@@ -136,7 +138,7 @@ def open_call(tx: Tx, held: Claimed, intent: Intent, worker_id: str) -> None:
                 f"the call can cost {usd_text(intent.reserve_picousd)} USD, of the run's {usd_text(budget)} USD "
                 f"only {usd_text(max(0, budget - committed))} are left"
             )
-    open_request(tx, intent, worker_id)
+    open_request(tx, intent, held.worker_id)
 
 
 def remaining_picousd(tx: Tx, run_id: str) -> int | None:
@@ -147,21 +149,23 @@ def remaining_picousd(tx: Tx, run_id: str) -> int | None:
     return run["budget_picousd"] - run_committed_picousd(tx, run_id)
 
 
-def _hold(tx: Tx, held: Claimed, worker_id: str) -> tuple[Row, Row] | None:
+def _hold(tx: Tx, held: Claimed) -> tuple[Row, Row] | None:
     """Lock the run and see whether the worker still holds the step."""
     run = lock_run(tx, held.run["id"])
     row = get_step(tx, held.step_id)
     if run is None or row is None:
         return None
     mine = (
-        row["status"] == StepStatus.RUNNING.value and row["attempt"] == held.attempt and row["worker_id"] == worker_id
+        row["status"] == StepStatus.RUNNING.value
+        and row["attempt"] == held.attempt
+        and row["worker_id"] == held.worker_id
     )
     return (run, row) if mine else None
 
 
-def _apply(transition: Transition, row: Row, held: Claimed, outcome: Outcome, chance: float) -> None:
+def _apply(transition: Transition, row: Row, held: Claimed, ended: Ended) -> None:
     tx, now = transition.tx, transition.now
-    match outcome:
+    match ended.outcome:
         case Succeeded(output, model):
             end_attempt(tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, now)
             transition.end_step(row, StepStatus.SUCCEEDED, output=output, model=model)
@@ -172,7 +176,7 @@ def _apply(transition: Transition, row: Row, held: Claimed, outcome: Outcome, ch
             end_attempt(tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, now)
             _branch(transition, row, held.step, branch)
         case Failed():
-            _fail(transition, row, held, outcome, chance)
+            _fail(transition, row, held, ended.outcome, ended.chance)
         case OverBudget(message):
             end_attempt(
                 tx,
@@ -181,16 +185,23 @@ def _apply(transition: Transition, row: Row, held: Claimed, outcome: Outcome, ch
                 AttemptStatus.RETURNED,
                 now,
                 error_class="budget_exceeded",
-                error_message=message,
+                error_message=storable(message),
             )
             put_back_step(tx, row, StepStatus.READY, now)
-            set_run_status(tx, transition.run["id"], RunStatus.PAUSED, "budget_exceeded")
-            transition.history.add(
-                EventType.RUN_PAUSED, step=row["key"], data={"reason": "budget_exceeded", "message": message}
-            )
-            queue_webhook(tx, transition.run["id"], "run.paused", now)
+            _pause_over_budget(transition, row, message)
         case _:
-            assert_never(outcome)
+            assert_never(ended.outcome)
+
+
+def _pause_over_budget(transition: Transition, row: Row, message: str) -> None:
+    """Pause the run; where a step beside this one, or a person, has paused it already, that stands."""
+    tx, run = transition.tx, transition.run
+    if run["status"] == RunStatus.PAUSED.value:
+        return
+    set_run_status(tx, run["id"], RunStatus.PAUSED, "budget_exceeded")
+    data = {"reason": "budget_exceeded", "message": message}
+    transition.history.add(EventType.RUN_PAUSED, step=row["key"], data=data)
+    queue_webhook(tx, run["id"], "run.paused", transition.now)
 
 
 def _branch(transition: Transition, row: Row, step: Step, branch: str | None) -> None:
@@ -202,20 +213,30 @@ def _branch(transition: Transition, row: Row, step: Step, branch: str | None) ->
     transition.add_steps(children, row["key"], row["position"] + 1)
 
 
+def _retry_in_s(held: Claimed, failed: Failed, tries: int, chance: float, now: int) -> float | None:
+    """The pause before the next attempt; None where there is none, or where it would begin behind the step's deadline."""
+    if failed.final:
+        return None
+    pause = retry_pause_s(
+        held.step.retry or DEFAULT_RETRY,
+        failures=tries,
+        error_class=failed.error_class,
+        retry_after_s=failed.retry_after_s,
+        chance=chance,
+    )
+    deadline_s = held.step.deadline_s
+    if pause is None or deadline_s is None:
+        return pause
+    spent_s = (now - held.started_us) / 1_000_000
+    return pause if spent_s + pause < deadline_s else None
+
+
 def _fail(transition: Transition, row: Row, held: Claimed, failed: Failed, chance: float) -> None:
-    error = {"error_class": failed.error_class.value, "error_message": failed.message.replace("\0", "")}
+    error = {"error_class": failed.error_class.value, "error_message": storable(failed.message)}
     tx, now = transition.tx, transition.now
     end_attempt(tx, row["id"], held.attempt, AttemptStatus.FAILED, now, **error)
     tries = row["tries"] + 1
-    pause = None
-    if not failed.final:
-        pause = retry_pause_s(
-            held.step.retry or DEFAULT_RETRY,
-            failures=tries,
-            error_class=failed.error_class,
-            retry_after_s=failed.retry_after_s,
-            chance=chance,
-        )
+    pause = _retry_in_s(held, failed, tries, chance, now)
     if pause is None:
         transition.end_step(row, StepStatus.FAILED, error=StepError(failed.error_class, failed.message))
         return

@@ -27,7 +27,6 @@ from engine.keys import (
 )
 from engine.mistakes import Findings
 from engine.money import to_picousd
-from engine.nearest import nearest
 from engine.references import Names, resolve_needs
 from engine.shapes import Spot, check_key, check_known, check_name, check_required, readings, wrong_type
 from engine.yaml12 import Node
@@ -192,7 +191,7 @@ class _StepReader:
         elif kind in LATER_STEP_TYPES:
             at.mistake(f"this release does not run steps of type `{kind}` yet; it runs {', '.join(STEP_TYPES)}")
         elif kind not in STEP_TYPES:
-            at.mistake(f"there is no step type '{kind[:60]}'", nearest(kind, [*STEP_TYPES, *LATER_STEP_TYPES]))
+            at.mistake(f"there is no step type '{kind[:60]}'", at.nearest(kind, [*STEP_TYPES, *LATER_STEP_TYPES]))
         else:
             return kind
         return None

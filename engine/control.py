@@ -5,7 +5,7 @@ from engine.errors import Conflict, NotFound
 from engine.states import RUN_ENDED, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.runs import get_run, lock_run, reopen_run, set_run_budget, set_run_status
-from engine.store.steps import put_back_step, steps_in_status, steps_of_run
+from engine.store.steps import reopen_step, steps_in_status, steps_of_run
 from engine.transition import Ring, Transition
 from engine.webhook_outbox import queue_webhook
 
@@ -64,7 +64,7 @@ def retry(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> tuple[Row, lis
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
     if not _reopen_steps(tx, transition):
         raise Conflict("nothing_to_retry", "no step of the run failed; its output did not render: submit it again")
-    reopen_run(tx, run_id)
+    reopen_run(tx, run_id, now)
     transition.history.add(EventType.RUN_RESUMED, data={"retry": True})
     transition.close()
     return _fresh(tx, run_id), transition.rings
@@ -79,11 +79,11 @@ def _reopen_steps(tx: Tx, transition: Transition) -> int:
     for key in open_keys:
         row = rows[key]
         if any(other["parent_key"] == key for other in rows.values()):
-            put_back_step(tx, row, StepStatus.WAITING, None, tries=0)
+            reopen_step(tx, row["id"], StepStatus.WAITING, None)
         elif any(need in open_keys for need in graph.step(key).needs):
-            put_back_step(tx, row, StepStatus.PENDING, None, tries=0)
+            reopen_step(tx, row["id"], StepStatus.PENDING, None)
         else:
-            put_back_step(tx, row, StepStatus.READY, transition.now, tries=0)
+            reopen_step(tx, row["id"], StepStatus.READY, transition.now)
             transition.rings.append(Ring(row["id"], row["priority"]))
         reopened += 1
     transition.reopen_steps(reopened)

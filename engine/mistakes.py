@@ -43,10 +43,15 @@ class Findings:
         """What was found so far, in the order of the text."""
         return tuple(sorted(self._found, key=lambda mistake: (mistake.line or 0, mistake.column or 0)))
 
+    @property
+    def full(self) -> bool:
+        """Whether no more are kept, so that looking for more is no use."""
+        return len(self._found) >= self.MOST
+
     def take(self, mistakes: Iterable[Mistake]) -> None:
         """Adds mistakes that know their place."""
         for mistake in mistakes:
-            if len(self._found) < self.MOST:
+            if not self.full:
                 self._found[mistake] = None
 
     def add(self, message: str, path: str, place: Place | None, suggestion: str | None = None) -> None:
@@ -61,7 +66,7 @@ class Findings:
 
     def within(self, expression: str, place: Place | None) -> Place | None:
         """Where an expression stands in the scalar at `place`; the scalar itself where escapes hide it."""
-        if place is None or len(self._found) >= self.MOST:
+        if place is None or self.full:
             return place
         index = self._source.find(expression, place.start, place.end)
         if index < 0:

@@ -12,6 +12,8 @@ from engine.states import RETRIED_BY_DEFAULT, ErrorClass
 
 DEFAULT_RETRY = RetryPolicy(max_attempts=3, errors=RETRIED_BY_DEFAULT)
 
+LONGEST_RETRY_AFTER_S = 86_400.0  # an upstream may ask for more; nobody waits that long
+
 
 @dataclass(frozen=True, slots=True)
 class NewStep:
@@ -89,4 +91,4 @@ def retry_pause_s(
     pause = min(policy.initial_s * policy.factor ** (failures - 1), policy.max_s)
     if policy.jitter:
         pause *= 0.5 + chance
-    return max(pause, retry_after_s or 0.0)
+    return max(pause, min(retry_after_s or 0.0, LONGEST_RETRY_AFTER_S))

@@ -8,7 +8,6 @@ from typing import Any
 
 from engine.drafts import Draft
 from engine.keys import TAKEN_NAMES
-from engine.nearest import nearest
 from engine.shapes import Reading
 
 MAX_MAKERS = 100  # of one output name; keeps the pairs to compare and the references of its readers few
@@ -41,7 +40,7 @@ def _known_needs(draft: Draft, by_id: Mapping[str, Draft]) -> list[str]:
         elif name in by_id:
             known[name] = None
         else:
-            spot.mistake(f"there is no step '{name[:60]}' in this list of steps", nearest(name, by_id))
+            spot.mistake(f"there is no step '{name[:60]}' in this list of steps", spot.nearest(name, by_id))
     return list(known)
 
 
@@ -133,12 +132,12 @@ class Names:
     def _check_input(self, reading: Reading) -> None:
         name = reading.read.name
         if self._inputs is not None and name not in self._inputs:
-            _note(reading, f"there is no input '{name[:60]}'", nearest(name, self._inputs))
+            _note(reading, f"there is no input '{name[:60]}'", reading.spot.nearest(name, self._inputs))
 
     def _unknown(self, reading: Reading) -> None:
         name = reading.read.name
         if reading.read.kind == "step":
-            _note(reading, f"there is no step '{name[:60]}'", nearest(name, self._steps))
+            _note(reading, f"there is no step '{name[:60]}'", reading.spot.nearest(name, self._steps))
         elif name in ("item", "index"):
             _note(reading, f"`{name}` is known only inside foreach")
         elif name in (self._inputs or {}):
@@ -148,7 +147,7 @@ class Names:
             _note(reading, f"'{name}' is a step, not an output", output or f"steps.{name}.output")
         else:
             known = [*self._outputs, *(TAKEN_NAMES - {"item", "index"})]
-            _note(reading, f"there is no output '{name[:60]}'", nearest(name, known))
+            _note(reading, f"there is no output '{name[:60]}'", reading.spot.nearest(name, known))
 
 
 def _note(reading: Reading, message: str, suggestion: str | None = None) -> None:

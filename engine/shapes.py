@@ -46,6 +46,10 @@ class Spot:
         """Notes a mistake at this node."""
         self.findings.add(message, self.path, self.node.place, suggestion)
 
+    def nearest(self, word: str, known: Iterable[str]) -> str | None:
+        """The known name that is most like the word, as long as anybody will see it."""
+        return None if self.findings.full else nearest(word, known)
+
     def entry(self, key: str) -> "Spot":
         """The value of a key that is there."""
         return Spot((self.node.entries or {})[key], join_path(self.path, key), self.findings)
@@ -88,7 +92,7 @@ def check_known(spot: Spot, known: Mapping[str, Key], later: Iterable[str], what
         if name in later:
             spot.key_mistake(name, f"this release does not run `{name}` yet; take it out")
         elif name not in known:
-            spot.key_mistake(name, f"{what} has no key '{name[:60]}'", nearest(name, known))
+            spot.key_mistake(name, f"{what} has no key '{name[:60]}'", spot.nearest(name, known))
 
 
 def check_required(spot: Spot, known: Mapping[str, Key], what: str) -> None:
@@ -100,7 +104,7 @@ def check_required(spot: Spot, known: Mapping[str, Key], what: str) -> None:
 
 def readings(key: Key, spot: Spot) -> list[Reading]:
     """All that the expressions in a key's value read; notes what is wrong with them."""
-    if key.rendering is Rendering.NONE:
+    if key.rendering is Rendering.NONE or spot.findings.full:
         return []
     if key.rendering is Rendering.CONDITION:
         return _condition_readings(spot)
@@ -119,6 +123,8 @@ def _condition_readings(spot: Spot) -> list[Reading]:
 
 
 def _collect(spot: Spot, blocks: bool, found: list[Reading]) -> None:
+    if spot.findings.full:
+        return
     if isinstance(spot.node.value, str):
         parsed = parse_template(spot.node.value, blocks=blocks)
         for problem in parsed.problems:
@@ -201,7 +207,7 @@ def _choice(key: Key, spot: Spot) -> str | None:
     value = spot.node.value
     if isinstance(value, str) and value in key.choices:
         return value
-    suggestion = nearest(value, key.choices) if isinstance(value, str) else None
+    suggestion = spot.nearest(value, key.choices) if isinstance(value, str) else None
     spot.mistake(f"has to be one of {', '.join(key.choices)}", suggestion)
     return None
 
@@ -266,13 +272,15 @@ def _message(spot: Spot) -> None:
         return
     for name in entries:
         if name not in ("role", "content", "name"):
-            spot.key_mistake(name, f"a message has no key '{name[:60]}'", nearest(name, ("role", "content", "name")))
+            spot.key_mistake(
+                name, f"a message has no key '{name[:60]}'", spot.nearest(name, ("role", "content", "name"))
+            )
     for name in ("role", "content"):
         if name not in entries:
             spot.mistake(f"a message needs `{name}`")
     if "role" in entries and entries["role"].value not in MESSAGE_ROLES:
         role = entries["role"].value
-        suggestion = nearest(role, MESSAGE_ROLES) if isinstance(role, str) else None
+        suggestion = spot.nearest(role, MESSAGE_ROLES) if isinstance(role, str) else None
         spot.entry("role").mistake(f"has to be one of {', '.join(MESSAGE_ROLES)}", suggestion)
     if "content" in entries and not isinstance(entries["content"].value, str | list):
         wrong_type(spot.entry("content"), "text or a list of parts")

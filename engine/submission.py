@@ -15,6 +15,7 @@ from engine.states import EventType, Priority, RunStatus
 from engine.store.database import Row, Tx
 from engine.store.definitions import insert_version
 from engine.store.json_text import dumps
+from engine.store.locks import lock_name
 from engine.store.payloads import pack
 from engine.store.runs import insert_run, run_by_idempotency_key
 from engine.transition import Ring, Transition
@@ -64,6 +65,7 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
     Raises: UserError for a wrong input; Conflict where the key was used for another request.
     """
     if asked.idempotency_key is not None:
+        lock_name(tx, f"idempotency:{asked.idempotency_key}")
         earlier = run_by_idempotency_key(tx, asked.idempotency_key)
         if earlier is not None:
             if earlier["idempotency_hash"] != asked.fingerprint():
@@ -86,7 +88,7 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
 
 
 def _store_inline(tx: Tx, definition: Definition, now: int) -> str:
-    row = {
+    row: Row = {
         "id": new_id(),
         "name": definition.name,
         "version": None,

@@ -3,17 +3,19 @@
 Every worker process sweeps, so nothing depends on a single one being alive.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.catalogue import Catalogue
-from engine.states import AttemptStatus, ErrorClass, EventType, StepStatus
+from engine.states import RUN_ENDED, AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.requests import abandon_requests
 from engine.store.runs import lock_run, runs_past_deadline
 from engine.store.steps import (
-    due_steps,
+    any_step_due,
     end_attempt,
     get_step,
+    lock_due_steps,
     put_back_step,
     steps_held_by,
     unclaimed_steps,
@@ -40,13 +42,21 @@ def bury(tx: Tx, catalogue: Catalogue, worker_id: str, now: int, *, only_if_laps
     worker = lock_worker(tx, worker_id)
     if worker is None or (only_if_lapsed and worker["lease_until_us"] >= now):
         return Swept(())
+    abandon_requests(tx, worker_id, now)  # before the runs are locked, as `complete` does it
     rings: list[Ring] = []
     held = steps_held_by(tx, worker_id)
     for step in held:
         rings += _take_back(tx, catalogue, step, worker_id, now)
-    abandon_requests(tx, worker_id, now)
     delete_worker(tx, worker_id)
     return Swept(tuple(rings), len(held))
+
+
+def take_back(tx: Tx, catalogue: Catalogue, worker_id: str, forgotten: Sequence[Row], now: int) -> Swept:
+    """Take back steps (rows of `steps_held_by`) that a living process holds and does not run, its claim's answer being lost."""
+    rings: list[Ring] = []
+    for step in forgotten:
+        rings += _take_back(tx, catalogue, step, worker_id, now)
+    return Swept(tuple(rings), len(forgotten))
 
 
 def lapsed(tx: Tx, now: int) -> list[str]:
@@ -56,12 +66,12 @@ def lapsed(tx: Tx, now: int) -> list[str]:
 
 def anything_due(tx: Tx, now: int) -> bool:
     """Whether `wake_due` or `expire_runs` would find something."""
-    return bool(due_steps(tx, now, 1) or runs_past_deadline(tx, now, 1))
+    return any_step_due(tx, now) or bool(runs_past_deadline(tx, now, 1))
 
 
 def wake_due(tx: Tx, now: int) -> Swept:
     """Make steps ready whose time has come."""
-    woken = [step for step in due_steps(tx, now, BATCH) if wake_step(tx, step["id"], now)]
+    woken = [step for step in lock_due_steps(tx, now, BATCH) if wake_step(tx, step["id"], now)]
     return Swept(tuple(Ring(step["id"], step["priority"]) for step in woken))
 
 
@@ -72,21 +82,24 @@ def overlooked(tx: Tx, now: int) -> Swept:
 
 
 def expire_runs(tx: Tx, catalogue: Catalogue, now: int) -> int:
-    """Fail the runs whose deadline has passed."""
-    expired = runs_past_deadline(tx, now, BATCH)
-    for run_id in expired:
+    """Fail the runs whose deadline has passed; returns how many."""
+    expired = 0
+    for run_id in runs_past_deadline(tx, now, BATCH):
         run = lock_run(tx, run_id)
         assert run is not None
+        if run["status"] in RUN_ENDED or run["status"] == RunStatus.PAUSED.value:
+            continue  # it ended, or was paused, while this waited for the lock
+        expired += 1
         transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
         transition.fail_run(None, StepError(ErrorClass.TIMEOUT, "the run's deadline has passed"))
         transition.close()
-    return len(expired)
+    return expired
 
 
 def _take_back(tx: Tx, catalogue: Catalogue, step: Row, worker_id: str, now: int) -> list[Ring]:
     run = lock_run(tx, step["run_id"])
     row = get_step(tx, step["id"])
-    if run is None or row is None or row["worker_id"] != worker_id:
+    if run is None or row is None or row["worker_id"] != worker_id or row["attempt"] != step["attempt"]:
         return []
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
     end_attempt(tx, row["id"], row["attempt"], AttemptStatus.LOST, now, error_class=ErrorClass.WORKER_LOST.value)

@@ -16,6 +16,7 @@ from engine.scope import scope_of
 from engine.states import AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.events import History
+from engine.store.json_text import storable
 from engine.store.payloads import pack, unpack
 from engine.store.runs import advance_run, end_run
 from engine.store.steps import (
@@ -30,6 +31,8 @@ from engine.store.steps import (
     steps_of_run,
 )
 from engine.webhook_outbox import queue_webhook
+
+MODEL_LIMIT = 200  # characters, as wide as the column
 
 _RUN_EVENT = {
     RunStatus.SUCCEEDED: EventType.RUN_SUCCEEDED,
@@ -146,9 +149,9 @@ class Transition:
             self.now,
             output_json=text,
             output_digest=digest,
-            model=model,
+            model=None if model is None else storable(model)[:MODEL_LIMIT],
             error_class=error.error_class.value if error else None,
-            error_message=error.message.replace("\0", "") if error else None,
+            error_message=storable(error.message) if error else None,
         )
         self._open -= 1
         data = {"class": error.error_class.value, "message": error.message} if error else None
@@ -222,7 +225,7 @@ class Transition:
             "output_digest": digest,
             "error_step": step_key,
             "error_class": error.error_class.value if error else None,
-            "error_message": error.message.replace("\0", "") if error else None,
+            "error_message": storable(error.message) if error else None,
         }
         end_run(self.tx, self.run["id"], values)
         data = {"step": step_key, "class": error.error_class.value, "message": error.message} if error else None

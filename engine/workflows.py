@@ -22,6 +22,7 @@ from engine.store.definitions import (
     update_workflow,
     workflow_names,
 )
+from engine.store.locks import lock_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,12 @@ class Stored:
 
 def put(tx: Tx, definition: Definition, origin: str, now: int) -> Stored:
     """Store a definition; the same text again changes nothing."""
+    lock_name(tx, f"workflow:{definition.name}")
     digest = hashlib.sha256(definition.source.encode()).hexdigest()
     known = get_workflow(tx, definition.name)
     if known is not None and known["digest"] == digest:
         return Stored(known, created=False, changed=False)
-    version = {
+    version: Row = {
         "id": new_id(),
         "name": definition.name,
         "version": highest_version(tx, definition.name) + 1,
@@ -73,6 +75,7 @@ def take_up(tx: Tx, definition: Definition, origin: str, now: int) -> bool:
 
     A shipped example never replaces a workflow of the user's. Returns whether something was stored.
     """
+    lock_name(tx, f"workflow:{definition.name}")
     digest = hashlib.sha256(definition.source.encode()).hexdigest()
     versions = list_versions(tx, definition.name)
     last = next((row for row in versions if row["origin"] == origin), None)

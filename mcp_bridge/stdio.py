@@ -171,7 +171,7 @@ class StdioTransport:
         """Keeps the end of stderr; never lets the pipe fill up, or the server would stand still."""
         assert process.stderr is not None
         while chunk := await process.stderr.read(_CHUNK_BYTES):
-            await asyncio.sleep(600)
+            self._stderr.feed(chunk)
             await asyncio.sleep(0)
 
     async def _watch(

@@ -75,6 +75,8 @@ class AnthropicProvider:
                 raise
         finally:
             response.release()
+        for chunk in reader.usage_chunk():
+            yield chunk
 
     async def embeddings(self, model: str, body: Json) -> Answer:
         """Raises: ProviderError always; Anthropic has no embeddings."""

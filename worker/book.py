@@ -3,24 +3,34 @@
 from engine.attempts import Claimed, open_call, remaining_picousd
 from engine.ledger import Intent, Settlement
 from engine.store.database import Database
+from engine.store.requests import settle_request
+from worker.patience import write_patiently
 
 
 class StepBook:
     """engine.ledger.Book for one claimed step."""
 
-    def __init__(self, database: Database, held: Claimed, worker_id: str) -> None:
+    def __init__(self, database: Database, held: Claimed) -> None:
         self._database = database
         self._held = held
-        self._worker_id = worker_id
-        self.settlements: list[Settlement] = []
+        self._settlements: list[Settlement] | None = []
 
     async def open(self, intent: Intent) -> None:
         """Raises: BudgetExceeded; Conflict where another worker holds the step now."""
-        await self._database.write(lambda tx: open_call(tx, self._held, intent, self._worker_id))
+        await self._database.write(lambda tx: open_call(tx, self._held, intent))
 
     async def settle(self, settlement: Settlement) -> None:
-        """Kept until the step's end is written."""
-        self.settlements.append(settlement)
+        """Kept until the step's end is written; one that comes behind it is written at once."""
+        if self._settlements is not None:
+            self._settlements.append(settlement)
+        else:
+            await write_patiently(self._database, lambda tx: settle_request(tx, settlement))
+
+    def take(self) -> tuple[Settlement, ...]:
+        """What is to be written with the step's end, which comes now."""
+        taken = tuple(self._settlements or ())
+        self._settlements = None
+        return taken
 
     async def remaining_picousd(self) -> int | None:
         """What is left of the run's budget, None without one."""

@@ -1,4 +1,4 @@
-"""The Dramatiq broker from settings, and the bell that others ring through it. Redis keys: `aigateway:*` (Dramatiq's own).
+"""The Dramatiq broker from settings, and the bell that others ring through it.
 
 Bells carry a step's id and nothing else. One queue a priority class, because Dramatiq's priorities only order what a process has
 fetched already. No middleware: retries, delays and time limits are in the database.
@@ -7,34 +7,37 @@ fetched already. No middleware: retries, delays and time limits are in the datab
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Protocol, cast
 
-import dramatiq
-import redis
 import structlog
 from dramatiq import Actor, Broker
-from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import BrokerError
 
 from engine.errors import RetryableError
 from engine.states import Priority
 from worker.local_broker import LocalBroker
 
-_CONNECTIONS = 16
 _WAITING_BELLS = 10_000  # beyond it bells are dropped: the sweeper rings them again
 _PAUSE_AFTER_ERROR_S = 0.5
 
 log = structlog.get_logger(__name__)
 
 
+class BellQueue(Protocol):
+    """What a doorbell needs of a broker beside Dramatiq's own face."""
+
+    def check(self) -> None:
+        """Raises: RetryableError where the queue cannot be reached."""
+        ...
+
+
 def redis_broker(url: str) -> Broker:
-    """A broker on Redis. The pool blocks instead of failing when all its connections are in use."""
-    pool = redis.BlockingConnectionPool.from_url(
-        url, max_connections=_CONNECTIONS, timeout=20, socket_connect_timeout=5, socket_timeout=10
-    )
-    # Dead workers' messages are looked for on every fetch; by default that is once in a thousand.
-    return RedisBroker(
-        client=redis.Redis(connection_pool=pool), middleware=[], namespace="aigateway", maintenance_chance=1_000_000
-    )
+    """A broker on Redis."""
+    from worker.redis_broker import BellBroker  # noqa: PLC0415 - 25 MB that an embedded queue does not need
+
+    return BellBroker(url)
 
 
 def local_broker(folder: Path, *, listen: bool) -> Broker:
@@ -44,10 +47,14 @@ def local_broker(folder: Path, *, listen: bool) -> Broker:
 
 def declare_bells(broker: Broker, answer: Callable[[str], None]) -> dict[str, Actor[[str], None]]:
     """The actor of each priority class; `answer` runs on a Dramatiq thread of the process that got the bell."""
-    dramatiq.set_broker(broker)
     return {
-        priority.value: dramatiq.actor(
-            answer, broker=broker, actor_name=f"ring_{priority.value}", queue_name=f"steps-{priority.value}"
+        priority.value: Actor(
+            answer,
+            broker=broker,
+            actor_name=f"ring_{priority.value}",
+            queue_name=f"steps-{priority.value}",
+            priority=0,
+            options={},
         )
         for priority in Priority
     }
@@ -61,6 +68,7 @@ class BrokerDoorbell:
         self._actors = actors
         self._waiting: queue.Queue[tuple[str, str] | None] = queue.Queue(_WAITING_BELLS)
         self._failing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="doorbell", daemon=True)
         self._thread.start()
 
@@ -73,15 +81,13 @@ class BrokerDoorbell:
 
     def check(self) -> None:
         """Raises: RetryableError where the queue cannot be reached."""
-        if isinstance(self._broker, RedisBroker):
-            try:
-                self._broker.client.ping()
-            except redis.RedisError as error:
-                raise RetryableError("queue_unavailable", f"redis cannot be reached: {error}") from error
+        cast(BellQueue, self._broker).check()
 
     def close(self) -> None:
-        """Ring what is waiting and stop."""
-        self._waiting.put(None)
+        """Ring what is waiting, where the queue takes it, and stop."""
+        self._closing.set()
+        with suppress(queue.Full):
+            self._waiting.put_nowait(None)
         self._thread.join(timeout=2)
 
     def _serve(self) -> None:
@@ -90,8 +96,9 @@ class BrokerDoorbell:
             try:
                 self._actors[priority].send(step_id)
                 self._failing = False
-            except (redis.RedisError, dramatiq.errors.BrokerError, OSError) as error:
+            except (RetryableError, BrokerError, OSError) as error:
                 if not self._failing:
                     log.warning("the queue does not take bells", action="ring", error=str(error))
                 self._failing = True
-                threading.Event().wait(_PAUSE_AFTER_ERROR_S)
+                if self._closing.wait(_PAUSE_AFTER_ERROR_S):
+                    return

@@ -18,7 +18,7 @@ from engine.ports import Doorbell
 from engine.store.database import Database
 from engine.store.steps import steps_held_by
 from engine.store.workers import insert_worker, renew_lease, workers_on_host
-from engine.sweeper import Swept, anything_due, bury, expire_runs, lapsed, overlooked, wake_due
+from engine.sweeper import Swept, anything_due, bury, expire_runs, lapsed, overlooked, take_back, wake_due
 from worker.liveness import forget, host_name, is_dead
 from worker.runner import StepRunner
 
@@ -94,13 +94,14 @@ class Sweeper:
         self._runner = runner
         self._worker_id = worker_id
         self._locks = locks
+        self._unknown: set[tuple[str, int]] = set()
 
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
             try:
                 await self.sweep()
-                await self._stop_lost_steps()
+                await self._compare_steps()
             except RetryableError as error:
                 log.warning("sweep failed", action="sweep", error=error.message)
             except Exception:
@@ -121,7 +122,7 @@ class Sweeper:
         if await self._database.read(lambda tx: anything_due(tx, now_us())):
             self._ring(await self._database.write(lambda tx: wake_due(tx, now_us())))
             await self._database.write(lambda tx: expire_runs(tx, self._catalogue, now_us()))
-        self._ring(await self._database.read(lambda tx: overlooked(tx, now_us())))
+        self._offer(await self._database.read(lambda tx: overlooked(tx, now_us())))
 
     async def _dead(self) -> list[tuple[str, bool]]:
         neighbours = await self._database.read(lambda tx: workers_on_host(tx, host_name()))
@@ -132,14 +133,31 @@ class Sweeper:
         silent = await self._database.read(lambda tx: lapsed(tx, now_us()))
         return dead + [(worker_id, True) for worker_id in silent if worker_id not in known]
 
-    async def _stop_lost_steps(self) -> None:
-        if self._runner is None or not self._runner.in_flight:
+    async def _compare_steps(self) -> None:
+        """Hold what this process runs against what the database says that it runs."""
+        if self._runner is None:
             return
         seen = {step_id: entry.held.attempt for step_id, entry in self._runner.in_flight.items()}
         rows = await self._database.read(lambda tx: steps_held_by(tx, self._worker_id))
         self._runner.stop_lost({row["id"]: row["attempt"] for row in rows}, seen)
+        unknown = [row for row in rows if row["id"] not in self._runner.in_flight]
+        forgotten = [row for row in unknown if (row["id"], row["attempt"]) in self._unknown]  # still, a sweep later
+        self._unknown = {(row["id"], row["attempt"]) for row in unknown}
+        if forgotten:
+            log.warning("claims taken back", action="take_back", steps=len(forgotten))
+            self._ring(
+                await self._database.write(
+                    lambda tx: take_back(tx, self._catalogue, self._worker_id, forgotten, now_us())
+                )
+            )
 
     def _ring(self, found: Swept) -> None:
         for ring in found.rings:
             if self._runner is None or not self._runner.offer(ring.step_id):
                 self._doorbell.ring(ring.step_id, ring.priority)
+
+    def _offer(self, found: Swept) -> None:
+        """Steps that are still unclaimed are taken where there is room, and rung by nobody: each would fill the queue anew."""
+        for ring in found.rings:
+            if self._runner is not None and not self._runner.offer(ring.step_id):
+                return

@@ -84,6 +84,9 @@ class LocalBroker(Broker):
             return False
         return True
 
+    def check(self) -> None:
+        """Nothing to reach: it has no server."""
+
     def flush(self, queue_name: str) -> None:
         """Drop what waits in this process."""
         self.queues[queue_name] = queue.Queue()
@@ -110,9 +113,10 @@ class _LocalConsumer(Consumer):
 
     def __next__(self) -> MessageProxy | None:
         try:
-            return MessageProxy(Message.decode(self._waiting.get(timeout=self._timeout_s)))
+            data = self._waiting.get(timeout=self._timeout_s)
         except queue.Empty:
             return None
+        return MessageProxy(Message.decode(data))  # pyright: ignore[reportUnknownMemberType]
 
     def ack(self, message: MessageProxy) -> None:
         """Nothing to do."""

@@ -39,8 +39,8 @@ async def resolve(url: str, *, allow_private_networks: bool) -> GuardedTarget:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Refused(f"{parts.hostname} cannot be resolved: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name can look like this
+        raise Refused(f"{parts.hostname} cannot be resolved: {error}") from error
     addresses = [str(entry[4][0]) for entry in found]
     if not allow_private_networks and any(is_private(address) for address in addresses):
         raise Refused(f"{parts.hostname} is in a private network (webhooks.allow_private_networks is false)")

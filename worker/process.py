@@ -24,6 +24,9 @@ from worker.runner import StepRunner
 
 log = structlog.get_logger(__name__)
 
+DRAIN_S = 25.0
+"""How long steps under way may go on after SIGTERM; service managers mostly kill after 30 s."""
+
 _BELL_THREADS = 4  # they only hand over
 _POLL_MS = 50  # how long a bell can wait in Redis: Dramatiq polls
 

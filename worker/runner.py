@@ -8,11 +8,11 @@ import asyncio
 import random
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
-from engine.attempts import Claimed, claim, complete, give_back
+from engine.attempts import Claimed, Completed, Ended, claim, complete, give_back
 from engine.catalogue import Catalogue
 from engine.clock import now_us
 from engine.errors import AIGatewayError, BudgetExceeded, RetryableError
@@ -24,10 +24,9 @@ from engine.store.database import Database, Tx
 from engine.store.requests import settle_request
 from engine.transition import Ring
 from worker.book import StepBook
+from worker.patience import PAUSE_S, write_patiently
 
 log = structlog.get_logger(__name__)
-
-_PAUSE_ON_DATABASE_ERROR_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +65,7 @@ class StepRunner:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = threading.Event()
+        self._grace_is_over = False
         self.in_flight: dict[str, InFlight] = {}
         self.run_ended = asyncio.Event()  # set whenever a run ended here: its webhook is waiting
 
@@ -88,6 +88,7 @@ class StepRunner:
         self._draining.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
+        self._grace_is_over = True
         for entry in list(self.in_flight.values()):
             entry.stop("draining")
         if self._tasks:
@@ -118,7 +119,7 @@ class StepRunner:
                 step_id = await self._one(held) if held else None
             except RetryableError as error:  # the database is away: the step stays ready or is found by its lease
                 log.warning("step not taken", action="claim", step=step_id, error=error.message)
-                await asyncio.sleep(_PAUSE_ON_DATABASE_ERROR_S)
+                await asyncio.sleep(PAUSE_S)
                 return
 
     async def _claim(self, step_id: str) -> Claimed | None:
@@ -127,16 +128,18 @@ class StepRunner:
         return await self._database.write(lambda tx: claim(tx, self._catalogue, step_id, self._worker_id, now_us()))
 
     async def _one(self, held: Claimed) -> str | None:
-        book = StepBook(self._database, held, self._worker_id)
-        entry = InFlight(held, asyncio.create_task(self._execute(held, book)), [])
-        self.in_flight[held.step_id] = entry
+        book = StepBook(self._database, held)
         structlog.contextvars.bind_contextvars(run_id=held.run["id"], step=held.key, attempt=held.attempt)
+        entry = InFlight(held, asyncio.create_task(self._execute(held, book)), [])  # it logs with what is bound
+        self.in_flight[held.step_id] = entry
+        if self._grace_is_over:
+            entry.stop("draining")
         try:
             await asyncio.wait([entry.task])
-            if entry.task.cancelled():
+            if entry.task.cancelled() and entry.reasons:
                 await self._stopped(held, book, entry.reasons)
                 return None
-            return await self._complete(held, book, entry.task.result())
+            return await self._complete(held, book, _outcome(entry.task))
         finally:
             del self.in_flight[held.step_id]
             structlog.contextvars.clear_contextvars()
@@ -165,29 +168,20 @@ class StepRunner:
 
     async def _complete(self, held: Claimed, book: StepBook, outcome: Outcome) -> str | None:
         """Write the end; a database that is away is waited for, since the result is paid for."""
-        chance = random.random()
-        while True:
-            try:
-                done = await self._database.write(
-                    lambda tx: complete(
-                        tx,
-                        self._catalogue,
-                        held,
-                        self._worker_id,
-                        outcome,
-                        settlements=book.settlements,
-                        chance=chance,
-                        now=now_us(),
-                    )
-                )
-                break
-            except RetryableError as error:
-                log.warning("result not written yet", action="complete", error=error.message)
-                await asyncio.sleep(_PAUSE_ON_DATABASE_ERROR_S)
+        ended = Ended(outcome, book.take(), random.random())
+        try:
+            done = await self._write_end(held, ended)
+        except Exception as error:
+            log.error("result not storable", action="complete", exc_info=True)
+            failed = Failed(ErrorClass.INTERNAL, f"the result could not be stored: {type(error).__name__}", final=True)
+            done = await self._write_end(held, replace(ended, outcome=failed))
         log.info("step ended", action="complete", outcome=type(outcome).__name__.lower(), accepted=done.accepted)
         if done.run_ended:
             self.run_ended.set()
         return self._go_on(done.rings)
+
+    async def _write_end(self, held: Claimed, ended: Ended) -> Completed:
+        return await write_patiently(self._database, lambda tx: complete(tx, self._catalogue, held, ended, now_us()))
 
     def _go_on(self, rings: tuple[Ring, ...]) -> str | None:
         """The next step where there is just one; several are rung, so that other processes take part."""
@@ -199,16 +193,24 @@ class StepRunner:
 
     async def _stopped(self, held: Claimed, book: StepBook, reasons: list[str]) -> None:
         """Book what was spent; hand the step back where this process is draining."""
+        settlements = book.take()
 
         def write(tx: Tx) -> tuple[Ring, ...]:
-            for settlement in book.settlements:
+            for settlement in settlements:
                 settle_request(tx, settlement)
             if "lost" in reasons:
                 return ()
-            return give_back(tx, self._catalogue, held, self._worker_id, now_us()).rings
+            return give_back(tx, held, now_us()).rings
 
-        for ring in await self._database.write(write):
+        for ring in await write_patiently(self._database, write):
             self._doorbell.ring(ring.step_id, ring.priority)
+
+
+def _outcome(task: asyncio.Task[Outcome]) -> Outcome:
+    """What an execution came to that nobody stopped from outside."""
+    if task.cancelled():
+        return Failed(ErrorClass.INTERNAL, "the executor cancelled itself", final=True)
+    return task.result()
 
 
 def _time_limit_s(held: Claimed) -> float | None:

@@ -9,21 +9,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 log = structlog.get_logger(__name__)
+
+STOP_S = 30.0
+"""How long children have to end after SIGTERM: their drain and a little more."""
 
 _LONGEST_PAUSE_S = 5.0
 _HEALTHY_AFTER_S = 10.0
 
 
 class Supervisor:
-    """`command` starts one child; `environment` is its whole environment."""
+    """`command_of` tells what starts child number N; `environment` is its whole environment."""
 
-    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], processes: int) -> None:
-        self._command = list(command)
+    def __init__(
+        self, command_of: Callable[[int], Sequence[str]], *, environment: Mapping[str, str], processes: int
+    ) -> None:
+        self._command_of = command_of
         self._environment = dict(environment)
         self._processes = processes
         self._children: set[asyncio.subprocess.Process] = set()
@@ -57,12 +62,14 @@ class Supervisor:
         while not self._stopping.is_set():
             started = time.monotonic()
             child = await asyncio.create_subprocess_exec(
-                *self._command,
+                *self._command_of(number),
                 stdin=self._read_end,
                 env=self._environment,
                 start_new_session=True,  # a Ctrl-C in the terminal reaches this process alone, which drains them
             )
             self._children.add(child)
+            if self._stopping.is_set():  # `stop` did not see this one
+                _signal(child, signal.SIGKILL)
             code = await child.wait()
             self._children.discard(child)
             if self._stopping.is_set():

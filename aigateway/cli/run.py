@@ -1,6 +1,6 @@
 """`aigateway run`: submits a run, against a server or an embedded one, and shows it until it ends.
 
-Calls `aigateway.serving.embedded_server`, a context manager that yields the base URL of a server with workers in
+Calls `aigateway.embedded.embedded_server`, a context manager that yields the base URL of a server with workers in
 this process tree, where no server answers and AIGATEWAY_URL names none.
 """
 
@@ -69,19 +69,21 @@ def _read(name: str) -> dict[str, Any]:
 @contextmanager
 def _server(config: str | None, *, detach: bool) -> "Generator[tuple[Client, bool]]":
     from aigateway.client import Client
-    from aigateway.settings import ServerAddress, process_settings, server_address
+    from aigateway.embedded import embedded_server
+    from aigateway.settings import ServerAddress, process_environment, process_settings, server_address
 
     address = server_address(config)
     with Client(address) as client:
         if address.given or detach or client.is_up():
             yield client, False
             return
-    settings = process_settings(config)
-    from aigateway.logs import configure_logging
-    from aigateway.serving import embedded_server
-
-    configure_logging("warning", json=False)
-    with embedded_server(settings, config) as url, Client(ServerAddress(url=url, api_key=None, given=False)) as client:
+    process_settings(config)  # a mistake in it is told here, where the child could only fail to start
+    arguments = ["--config", config] if config else []
+    environment = process_environment() | {"AIGATEWAY_LOG__LEVEL": "error"}
+    with (
+        embedded_server(arguments, environment=environment) as url,
+        Client(ServerAddress(url=url, api_key=None, given=False)) as client,
+    ):
         yield client, True
 
 

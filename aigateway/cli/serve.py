@@ -1,5 +1,6 @@
 """`aigateway serve | api | worker`: reads options and settings, and hands over to `aigateway.serving` and `aigateway.working`."""
 
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,7 +30,6 @@ def register(app: typer.Typer) -> None:
         epilog="Example: AIGATEWAY_REDIS_URL=redis://127.0.0.1:6379/0 aigateway worker --processes 2 --concurrency 100",
         rich_help_panel=_PANEL,
     )(worker)
-    app.command("worker-process", hidden=True, epilog="Example: aigateway worker-process")(worker_process)
 
 
 def serve(
@@ -39,8 +39,11 @@ def serve(
     workers: Annotated[int | None, typer.Option(min=0, max=256, help="Worker processes; 0: the API only.")] = None,
     concurrency: ConcurrencyOption = None,
     config: ConfigOption = None,
+    end_with_stdin: Annotated[bool, typer.Option("--end-with-stdin", hidden=True)] = False,
 ) -> None:
     """Everything on one machine: API, dashboard, queue, workers, SQLite. Needs no other service and no configuration."""
+    if end_with_stdin:
+        _end_with_stdin()
     settings = _worker(_server(_settings(config), host, port), None, concurrency)
     from aigateway.serving import run_serve
 
@@ -59,7 +62,9 @@ def worker(
     *,
     processes: Annotated[int | None, typer.Option(min=1, max=256, help="Worker processes.")] = None,
     concurrency: ConcurrencyOption = None,
-    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics on this port.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve /metrics of process N on this port + N.")
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Workers alone, for production: they take steps from Redis and share the API's database."""
@@ -69,18 +74,11 @@ def worker(
     run_worker(settings, metrics_port=metrics_port, config_path=config)
 
 
-def worker_process(
-    *,
-    concurrency: ConcurrencyOption = None,
-    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="Serve /metrics on this port.")] = None,
-    bells: Annotated[str | None, typer.Option(help="Folder of the embedded queue's sockets.")] = None,
-    config: ConfigOption = None,
-) -> None:
-    """One worker process: what `serve` and `worker` start; ends with its parent."""
-    settings = _worker(_settings(config), None, concurrency)
-    from aigateway.worker_process import run_worker_process
+def _end_with_stdin() -> None:
+    """For `aigateway.embedded`: standard input is a pipe that closes when the parent has ended, however it ended."""
+    from worker.supervisor import end_with_parent
 
-    run_worker_process(settings, metrics_port=metrics_port, bells=bells)
+    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
 
 
 def _settings(config: str | None) -> "Settings":

@@ -7,7 +7,6 @@ answer after the commit. Called by every service of the engine; nobody else open
 
 import asyncio
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -15,8 +14,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import make_url
 
-from engine.errors import RetryableError, UserError
-from engine.store.connections import Connection, connect_postgresql, connect_sqlite
+from engine.errors import FatalError, RetryableError
+from engine.store.connections import Connection, connector
 from engine.store.statements import Statement
 
 T = TypeVar("T")
@@ -26,6 +25,13 @@ Work = tuple[Callable[["Tx"], Any], "Future[Any]"]
 GROUP_LIMIT = 64  # members of one commit; bounds how long the writer holds SQLite's lock
 POSTGRESQL_WRITERS = 4
 READERS = 2
+
+
+class _NothingTaken(RetryableError):
+    """A transaction failed for a reason that lies in none of its members."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("database_unavailable", message)
 
 
 class Tx:
@@ -68,18 +74,9 @@ class Database:
     """Runs transactions on its own threads. Safe to share between an event loop and plain threads."""
 
     def __init__(self, url: str, *, readers: int = READERS) -> None:
-        parsed = make_url(url)
-        self.dialect = parsed.get_backend_name()
+        self.dialect = make_url(url).get_backend_name()
         self.url = url
-        if self.dialect == "sqlite":
-            path = parsed.database or ":memory:"
-            self._connect: Callable[[], Connection] = lambda: connect_sqlite(path)
-        elif self.dialect == "postgresql":
-            self._connect = lambda: connect_postgresql(url)
-        else:
-            raise UserError(
-                "invalid_config", f"database_url: {self.dialect} is not supported, use sqlite or postgresql"
-            )
+        self._connect = connector(url)
         self._writes: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         writers = 1 if self.dialect == "sqlite" else POSTGRESQL_WRITERS
@@ -91,6 +88,7 @@ class Database:
             threading.Thread(target=self._serve, args=(self._reads, 1, False), name="database-reader", daemon=True)
             for _ in range(readers)
         ]
+        self._closed = False
         for thread in self._threads:
             thread.start()
 
@@ -107,13 +105,16 @@ class Database:
         return self._submit(self._writes, work).result()
 
     def close(self) -> None:
-        """Finish what was handed in, close all connections and end the threads."""
+        """Finish what was handed in, close all connections and end the threads; what comes later is refused."""
+        self._closed = True
         for thread in self._threads:
             (self._writes if thread.name == "database-writer" else self._reads).put(None)
         for thread in self._threads:
             thread.join(timeout=30)
 
     def _submit(self, line: "queue.SimpleQueue[Work | None]", work: Callable[[Tx], T]) -> "Future[T]":
+        if self._closed:
+            raise FatalError("database_closed", "this process has closed its database")
         future: Future[T] = Future()
         line.put((work, future))
         return future
@@ -142,18 +143,21 @@ class _Runner:
         self._connection: Connection | None = None
 
     def run(self, group: list[Work]) -> None:
-        """Give every member its answer: after one common commit, or one by one where a member failed."""
+        """Give every member its answer: after one common commit, or one by one where a member failed.
+
+        Where the database itself failed (a lock that was not to be had, a lost connection) all get that answer at once.
+        """
         group = [member for member in group if member[1].set_running_or_notify_cancel()]
         if not group:
             return
         try:
             answers = self._transaction([work for work, _ in group])
         except Exception as error:  # noqa: BLE001 - group-commit member: any failure belongs to the one who asked
-            if len(group) == 1:
-                group[0][1].set_exception(error)
-                return
             for work, future in group:
-                self._alone(work, future)
+                if len(group) == 1 or isinstance(error, _NothingTaken):
+                    future.set_exception(error)
+                else:
+                    self._alone(work, future)
             return
         for (_, future), answer in zip(group, answers, strict=True):
             future.set_result(answer)
@@ -175,7 +179,7 @@ class _Runner:
             if not connection.rollback():
                 self.disconnect()
             if connection.failed_outside(error):
-                raise RetryableError("database_unavailable", f"the database did not take it: {error}") from error
+                raise _NothingTaken(f"the database did not take it: {error}") from error
             raise
         return answers
 
@@ -183,8 +187,8 @@ class _Runner:
         if self._connection is None:
             try:
                 self._connection = self._connect()
-            except (sqlite3.Error, OSError, RetryableError) as error:
-                raise RetryableError("database_unavailable", f"the database cannot be reached: {error}") from error
+            except RetryableError as error:
+                raise _NothingTaken(error.message) from error
         return self._connection
 
     def disconnect(self) -> None:

@@ -14,6 +14,11 @@ def dumps(value: Any) -> str:
         return json.dumps(value, separators=(",", ":"))
 
 
+def storable(text: str) -> str:
+    """A message as both databases take it: without NUL, and with `?` in place of lone surrogates."""
+    return text.replace("\0", "").encode(errors="replace").decode()
+
+
 def loads(text: str) -> Any:
     """The value of a text that `dumps` wrote."""
     try:

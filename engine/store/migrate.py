@@ -4,7 +4,6 @@ The lock is SQLite's write lock (BEGIN IMMEDIATE) or a PostgreSQL advisory lock;
 """
 
 import sqlite3
-from importlib.util import find_spec
 from pathlib import Path
 
 from alembic import command
@@ -19,6 +18,7 @@ from engine.errors import RetryableError, UserError
 
 _LOCK_NUMBER = 715_201_644  # any constant that nobody else in the database uses
 _LOCK_WAIT_S = 60
+_MIGRATIONS = Path(__file__).parents[2] / "migrations"  # by its place: the name may be somebody else's too
 
 
 def upgrade(url: str) -> None:
@@ -49,9 +49,7 @@ def _revision(connection: Connection) -> str | None:
 
 def _config() -> Config:
     config = Config()
-    spec = find_spec("migrations")
-    assert spec is not None and spec.origin is not None
-    config.set_main_option("script_location", str(Path(spec.origin).parent).replace("%", "%%"))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config
 
 

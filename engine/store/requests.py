@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, case, func, insert, lit
 
 from engine.ledger import CostSource, Intent, Settlement
 from engine.store.database import Row, Tx
-from engine.store.json_text import dumps
+from engine.store.json_text import dumps, storable
 from engine.store.statements import Statement, one_of
 from engine.store.tables import requests
 
@@ -51,10 +51,11 @@ _SETTLED = (
     "finished_us",
 )
 # A settlement that arrives after its worker was declared dead still replaces `unknown`: the money was spent.
+# The reservation stays in the row: it counts for as long as no cost is known.
 _SETTLE = Statement(
     update(requests)
     .where(requests.c.id == bindparam("call"), one_of(requests.c.status, ["started", "unknown"]))
-    .values(reserved_picousd=None, **{name: bindparam(f"new_{name}") for name in _SETTLED})
+    .values(**{name: bindparam(f"new_{name}") for name in _SETTLED})
 )
 _ABANDON = Statement(
     update(requests)
@@ -87,12 +88,7 @@ _STEP_SUMS = Statement(
 _RUN_COMMITTED = Statement(
     select(
         func.coalesce(
-            func.sum(
-                case(
-                    (requests.c.status == "started", func.coalesce(requests.c.reserved_picousd, 0)),
-                    else_=func.coalesce(requests.c.cost_picousd, requests.c.reserved_picousd, 0),
-                )
-            ),
+            func.sum(func.coalesce(requests.c.cost_picousd, requests.c.reserved_picousd, 0)),
             0,
         ).label("picousd")
     ).where(requests.c.run_id == bindparam("run"))
@@ -156,7 +152,7 @@ def settle_request(tx: Tx, done: Settlement) -> None:
         "success": done.success,
         "status_code": done.status_code,
         "error_class": done.error_class.value if done.error_class else None,
-        "error": None if done.error is None else done.error.replace("\0", ""),
+        "error": None if done.error is None else storable(done.error),
         "finished_us": done.finished_us,
     }
     tx.run(_SETTLE, {"call": done.id} | {f"new_{name}": value for name, value in values.items()})

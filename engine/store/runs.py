@@ -49,6 +49,7 @@ _REOPEN = Statement(
         status=RunStatus.RUNNING.value,
         pause_reason=None,
         finished_us=None,
+        deadline_us=bindparam("now") + runs.c.deadline_us - runs.c.created_us,
         error_step=None,
         error_class=None,
         error_message=None,
@@ -61,6 +62,7 @@ _PAST_DEADLINE = Statement(
         runs.c.deadline_us <= bindparam("now"),
         one_of(runs.c.status, [s.value for s in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)]),
     )
+    .order_by(runs.c.id)  # whoever locks several runs locks them in this order
     .limit(bindparam("most"))
 )
 _BY_WORKFLOW_AND_STATUS = Statement(
@@ -112,9 +114,9 @@ def end_run(tx: Tx, run_id: str, values: Mapping[str, Any]) -> None:
     tx.run(_END, {"run": run_id, **values})
 
 
-def reopen_run(tx: Tx, run_id: str) -> None:
-    """Take back a failed end."""
-    tx.run(_REOPEN, {"run": run_id})
+def reopen_run(tx: Tx, run_id: str, now: int) -> None:
+    """Take back a failed end; a deadline counts from now on."""
+    tx.run(_REOPEN, {"run": run_id, "now": now})
 
 
 def set_run_budget(tx: Tx, run_id: str, budget_picousd: int) -> None:

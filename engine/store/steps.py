@@ -42,6 +42,7 @@ _CLAIM = Statement(
         due_us=None,
         started_us=func.coalesce(steps.c.started_us, bindparam("now")),
     )
+    .returning(steps.c.attempt, steps.c.started_us)
 )
 _END = Statement(
     update(steps)
@@ -71,6 +72,20 @@ _PUT_BACK = Statement(
         error_message=bindparam("error_message"),
     )
 )
+_REOPEN = Statement(
+    update(steps)
+    .where(steps.c.id == bindparam("step"))
+    .values(
+        status=bindparam("status"),
+        due_us=bindparam("due"),
+        tries=0,
+        losses=0,
+        error_class=None,
+        error_message=None,
+        started_us=None,
+        finished_us=None,
+    )
+)
 _BRANCH = Statement(
     update(steps)
     .where(steps.c.id == bindparam("step"))
@@ -97,10 +112,15 @@ _WAKE = Statement(
     .values(status=StepStatus.READY.value, due_us=bindparam("now"))
 )
 _DUE = Statement(
-    select(steps.c.id, steps.c.run_id, steps.c.priority)
+    select(steps.c.id).where(steps.c.status == StepStatus.WAITING.value, steps.c.due_us <= bindparam("now")).limit(1)
+)
+# Steps that a transition of their run holds are left to the next look: waiting for them here could end in a deadlock.
+_LOCK_DUE = Statement(
+    select(steps.c.id, steps.c.priority)
     .where(steps.c.status == StepStatus.WAITING.value, steps.c.due_us <= bindparam("now"))
     .order_by(steps.c.due_us)
     .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
 )
 _UNCLAIMED = Statement(
     select(steps.c.id, steps.c.priority)
@@ -176,9 +196,9 @@ def open_steps(tx: Tx, run_id: str) -> list[Row]:
     return tx.all(_OPEN_OF_RUN, {"run": run_id})
 
 
-def claim_step(tx: Tx, step_id: str, worker_id: str, now: int) -> bool:
-    """Take a ready step; False where it is not ready any more."""
-    return tx.run(_CLAIM, {"step": step_id, "worker": worker_id, "now": now}) == 1
+def claim_step(tx: Tx, step_id: str, worker_id: str, now: int) -> Row | None:
+    """Take a ready step; its new attempt and started_us, or None where it is not ready any more."""
+    return tx.one(_CLAIM, {"step": step_id, "worker": worker_id, "now": now})
 
 
 def end_step(tx: Tx, step_id: str, status: StepStatus, now: int, **values: Any) -> None:
@@ -192,6 +212,11 @@ def put_back_step(tx: Tx, step: Row, status: StepStatus, due_us: int | None, **v
     kept = {name: step[name] for name in ("tries", "losses")}
     none = {"error_class": None, "error_message": None}
     tx.run(_PUT_BACK, {**kept, **none, **values, "step": step["id"], "status": status.value, "due": due_us})
+
+
+def reopen_step(tx: Tx, step_id: str, status: StepStatus, due_us: int | None) -> None:
+    """Let an ended step start over: tries, losses and its clock begin anew, the attempt numbers go on."""
+    tx.run(_REOPEN, {"step": step_id, "status": status.value, "due": due_us})
 
 
 def branch_step(tx: Tx, step_id: str, branch: str, children: int) -> None:
@@ -214,9 +239,14 @@ def wake_step(tx: Tx, step_id: str, now: int) -> bool:
     return tx.run(_WAKE, {"step": step_id, "now": now}) == 1
 
 
-def due_steps(tx: Tx, now: int, most: int) -> list[Row]:
-    """id, run_id, priority of waiting steps whose time has come."""
-    return tx.all(_DUE, {"now": now, "most": most})
+def any_step_due(tx: Tx, now: int) -> bool:
+    """Whether there is a waiting step whose time has come."""
+    return tx.one(_DUE, {"now": now}) is not None
+
+
+def lock_due_steps(tx: Tx, now: int, most: int) -> list[Row]:
+    """id, priority of waiting steps whose time has come, locked; those that others have locked are left out."""
+    return tx.all(_LOCK_DUE, {"now": now, "most": most})
 
 
 def unclaimed_steps(tx: Tx, before: int, most: int) -> list[Row]:

@@ -83,6 +83,7 @@ class MessageReader:
         self._dropped = dropped
         self._maker = ChunkMaker(model)
         self._told: Json = {}  # usage so far: later events are cumulative and may leave counts out
+        self._output_told = False  # the count in message_start is only the first tokens
         self._blocks: dict[int, Json] = {}
         self._calls = 0
         self.finished = False
@@ -108,9 +109,15 @@ class MessageReader:
             case "message_delta":
                 yield from self._message_delta(body)
             case "message_stop":
-                yield from self._stop()
+                self.done = True
             case _:
                 return
+
+    def usage_chunk(self) -> Iterator[Chunk]:
+        """The last chunk, where the usage was told; for the end of the stream, which need not have a message_stop."""
+        usage = self.told_usage
+        if usage is not None and self._output_told:
+            yield self._maker.usage(usage)
 
     def _start(self, message: Json) -> Chunk:
         self._note_usage(message.get("usage"))
@@ -159,14 +166,10 @@ class MessageReader:
 
     def _message_delta(self, body: Json) -> Iterator[Chunk]:
         self._note_usage(body.get("usage"))
+        self._output_told = self._output_told or "output_tokens" in as_object(body.get("usage"))
         if reason := as_object(body.get("delta")).get("stop_reason"):
             self.finished = True
             yield self._maker.finish(finish_reason(reason))
-
-    def _stop(self) -> Iterator[Chunk]:
-        self.done = True
-        if usage := self.told_usage:
-            yield self._maker.usage(usage)
 
     def _note_usage(self, told: Any) -> None:
         self._told.update({key: value for key, value in as_object(told).items() if value is not None})

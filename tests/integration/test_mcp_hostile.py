@@ -152,15 +152,29 @@ def test_floods_neither_block_the_loop_nor_grow_memory():
             async with loop_watched(longest_s=0.5):
                 assert (await b.call("garbage", {"lines": 20_000}, server="hostile")).value == "survived"
                 assert (await b.call("stderr_flood", {"megabytes": 50}, server="hostile")).value == "done"
-                flood = refused(b.call("notify_flood", {"seconds": 60}, server="hostile", timeout_s=2.0))
-                assert (await flood).error_class is ErrorClass.TIMEOUT
             assert psutil.Process().memory_info().rss - before < 60_000_000
 
     run(work())
 
 
-def test_a_server_that_asks_without_listening_loses_its_connection():
+@pytest.mark.parametrize(("tool", "params"), [("notify_flood", {"seconds": 60}), ("garbage", {"lines": 10**9})])
+def test_a_flood_without_end_takes_little_of_the_processor(tool, params):
+    async def work():
+        async with bridge(hostile()) as b:
+            await b.tools()
+            busy = time.process_time()
+            async with loop_watched(longest_s=0.5):
+                error = await refused(b.call(tool, params, server="hostile", timeout_s=2.0))
+            assert error.error_class is ErrorClass.TIMEOUT
+            assert time.process_time() - busy < 0.8
+
+    run(work())
+
+
+def test_a_server_that_asks_without_listening_loses_its_connection_soon():
+    started = time.monotonic()
     assert call("request_flood").error_class is ErrorClass.CONNECTION
+    assert time.monotonic() - started < 15
 
 
 @pytest.mark.parametrize("id_last", [False, True])
@@ -350,12 +364,16 @@ def test_a_tool_without_its_server_goes_to_the_first_that_has_it_and_past_a_dead
         async with bridge(first, hostile("second")) as b:
             await b.tools()
             assert (await b.call("echo", {})).server == "first"
-            pid = psutil.Process(int((await b.call("pid", {}, server="first")).value))
-            marker.unlink()  # its next start fails
-            pid.kill()
-            assert await ended([pid])
-            assert (await b.call("echo", {})).server == "second"
-            assert (await b.call("echo", {}, server="first")).server == "first"  # started again, by its marker
+            pids = [int((await b.call("pid", {}, server=name)).value) for name in ("first", "second")]
+            both = [psutil.Process(pid) for pid in pids]
+            marker.unlink()  # the next start of the first fails
+            both[0].kill()
+            assert await ended(both[:1])
+            assert (await b.call("echo", {})).server == "second"  # it lives
+            both[1].kill()
+            assert await ended(both)
+            assert (await b.call("echo", {})).server == "second"  # none lives, and the first does not start
+            assert (await b.call("echo", {}, server="first")).server == "first"  # by now it does
 
     run(work())
 

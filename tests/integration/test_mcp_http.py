@@ -30,6 +30,7 @@ def an_mcp_server(seen: dict) -> MCPServer:
     @server.tool()
     async def hang() -> str:
         """Never answer."""
+        seen["started"].release()
         try:
             await asyncio.sleep(600)
         except asyncio.CancelledError:
@@ -78,18 +79,31 @@ def test_calls_lists_and_state(json_response):
     run(work())
 
 
-def test_a_hung_call_times_out_on_time_is_cancelled_at_the_server_and_blocks_nobody():
+def test_hung_calls_time_out_on_time_and_block_nobody():
     async def work():
-        seen = {"cancelled": asyncio.Event()}
+        seen = {"started": asyncio.Semaphore(0), "cancelled": asyncio.Event()}
         async with served(an_mcp_server(seen).streamable_http_app()) as port, bridge(web(port)) as b:
             await b.tools()
-            hung = [asyncio.create_task(refused(b.call("hang", {}, timeout_s=1.0))) for _ in range(150)]
             started = time.monotonic()
+            hung = [asyncio.create_task(refused(b.call("hang", {}, timeout_s=4.0))) for _ in range(150)]
+            for _ in hung:
+                await seen["started"].acquire()
             assert (await b.call("add", {"a": 1, "b": 2})).value == 3
+            assert time.monotonic() - started < 4
             errors = await asyncio.gather(*hung)
             assert {e.error_class for e in errors} == {ErrorClass.TIMEOUT}
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 5.5
+
+    run(work())
+
+
+def test_a_call_that_ran_out_is_cancelled_at_the_server():
+    async def work():
+        seen = {"started": asyncio.Semaphore(0), "cancelled": asyncio.Event()}
+        async with served(an_mcp_server(seen).streamable_http_app()) as port, bridge(web(port)) as b:
+            await refused(b.call("hang", {}, timeout_s=0.5))
             await asyncio.wait_for(seen["cancelled"].wait(), 5)
+            assert (await b.servers())[0].restarts == 0
 
     run(work())
 
@@ -294,12 +308,16 @@ def test_an_event_stream_that_ends_at_once_is_not_reopened_in_a_tight_loop():
 
 def test_a_mute_address_fails_within_its_connect_timeout():
     async def work():
-        accepted = await asyncio.start_server(lambda reader, writer: asyncio.sleep(0), "127.0.0.1", 0)
+        writers = []
+        accepted = await asyncio.start_server(lambda reader, writer: writers.append(writer), "127.0.0.1", 0)
         port = accepted.sockets[0].getsockname()[1]
         async with bridge(web(port, connect_timeout_s=1.0)) as b:
             started = time.monotonic()
             error = await refused(b.call("t", {}, server="web"))
             assert error.error_class is ErrorClass.TIMEOUT and time.monotonic() - started < 1.5
+        for writer in writers:
+            writer.close()
+            await writer.wait_closed()
         accepted.close()
 
     run(work())

@@ -19,8 +19,8 @@ async def main():
     args = ("-S", "-E", "-P", sys.argv[1], "ok")
     servers = {n: McpServerConfig(name=n, command=sys.executable, args=args) for n in ("a", "b")}
     bridge = McpBridge(servers, environment=dict(os.environ))
-    for name in servers:
-        print((await bridge.call("family", {}, server=name)).value, flush=True)
+    for name, tool in {"a": "family", "b": "group_suicide"}.items():
+        print((await bridge.call(tool, {}, server=name)).value, flush=True)
     ENDING
 
 asyncio.run(main())

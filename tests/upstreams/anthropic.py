@@ -89,7 +89,8 @@ class AnthropicUpstream(Upstream):
         try:
             version = self._version(request)
             body = await request.json()
-            check_messages({"max_tokens": 1, **body}, version)
+            body = {"max_tokens": 1, **body}
+            check_messages(body, version)
             self._know(body["model"])
         except Refused as refused:
             return web.json_response(self.error_body(refused.status, refused.message), status=refused.status)
@@ -115,7 +116,9 @@ class AnthropicUpstream(Upstream):
             return Piece(kind, f"event: {name}\ndata: {json.dumps({'type': name, **fields})}\n\n".encode(), tokens)
 
         start = {**_message(body, call, reply, fault), "content": [], "stop_reason": None}
-        start["usage"] = {**_input_usage(call), "output_tokens": 1}
+        told = fault is None or fault.kind != "no_usage"
+        if told:
+            start["usage"] = {**_input_usage(call), "output_tokens": 1}
         yield event("role", "message_start", message=start)
         yield event("role", "ping")
         call.tokens.reasoning = len(reply.thinking)
@@ -131,9 +134,9 @@ class AnthropicUpstream(Upstream):
             "finish",
             "message_delta",
             delta={"stop_reason": _STOPS[reply.finish], "stop_sequence": None},
-            usage={"output_tokens": call.tokens.output},
+            **({"usage": _output_usage(call)} if told else {}),
         )
-        final.tells_usage = fault is None or fault.kind != "no_usage"
+        final.tells_usage = told
         yield final
         yield event("done", "message_stop")
 
@@ -318,6 +321,11 @@ def _input_usage(call: Call) -> Any:
     }
 
 
+def _output_usage(call: Call) -> Any:
+    details = {"thinking_tokens": call.tokens.reasoning}
+    return {"output_tokens": call.tokens.output, "output_tokens_details": details}
+
+
 def _message(body: Any, call: Call, reply: Reply, fault: Fault | None) -> Any:
     message = {
         "id": f"msg_{call.number}",
@@ -329,5 +337,5 @@ def _message(body: Any, call: Call, reply: Reply, fault: Fault | None) -> Any:
         "stop_sequence": None,
     }
     if fault is None or fault.kind != "no_usage":
-        message["usage"] = {**_input_usage(call), "output_tokens": call.tokens.output}
+        message["usage"] = {**_input_usage(call), **_output_usage(call)}
     return message

@@ -137,9 +137,11 @@ class Upstream:
             return web.json_response(
                 self.error_body(refused.status, refused.message, **refused.fields), status=refused.status
             )
-        except (asyncio.CancelledError, ConnectionResetError):
+        except (asyncio.CancelledError, ConnectionResetError) as gone:
             if call.outcome == "running":
                 self.control.end(call, "client_gone", call.status)
+            if isinstance(gone, ConnectionResetError):
+                return web.Response()  # nobody is there to get it
             raise
 
     async def _serve(
@@ -201,7 +203,7 @@ class Upstream:
                 if await self._misbehave(request, response, call, fault):
                     return response
                 continue
-            if fault and fault.kind == "slow":
+            if fault and fault.kind == "slow" and piece.kind == "content":
                 await asyncio.sleep(fault.delay_s)
             call.tokens.output += piece.tokens
             call.usage_told = call.usage_told or piece.tells_usage

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from engine.expressions import render, render_text
 from engine.ports import Failed, Job, Outcome, OverBudget, Succeeded
 from engine.states import ErrorClass
@@ -110,11 +108,13 @@ def _text(done: Completed) -> str:
 
 def _checked(text: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
     """The answer as data, and its first mistake."""
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - 10 MB that most steps do not need
+
     try:
         value = json.loads(_unfenced(text))
     except ValueError as error:
         return None, f"it is no JSON ({error})"
-    for mistake in Draft202012Validator(schema).iter_errors(value):
+    for mistake in Draft202012Validator(schema).iter_errors(value):  # pyright: ignore[reportUnknownMemberType]
         return None, f"{mistake.json_path}: {mistake.message[:500]}"
     return value, None
 

@@ -357,6 +357,7 @@ def hostile() -> dict[str, str]:
         "one text of expressions": head + "${run.id}" * 50_000,
         "many texts": head + "[" + ", ".join(f"'${{run.id ~ {n}}}'" for n in range(20_000)) + "]",
         "unknown names": head + "[" + ", ".join(f"'${{nope{n}}}'" for n in range(20_000)) + "]",
+        "unknown filters": head + "[" + ", ".join(f"'${{1|uper{n}}}'" for n in range(20_000)) + "]",
         "unknown keys": "\n".join(f"key{n}: 1" for n in range(30_000)),
         "duplicate keys": "a: 1\n" * 60_000,
         "one name set in many branches": steps(
@@ -383,7 +384,7 @@ def hostile() -> dict[str, str]:
 def test_hostile_texts_are_answered_in_bounded_time(what: str) -> None:
     started = time.perf_counter()
     only_user_errors(hostile()[what])
-    assert time.perf_counter() - started < 8  # none takes 2 s here
+    assert time.perf_counter() - started < 20  # 1 s here, 4 s on a busy machine
 
 
 def only_user_errors(text: str) -> Definition | None:

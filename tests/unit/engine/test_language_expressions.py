@@ -79,14 +79,15 @@ def test_filters(expression: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("expression", "clause"),
     [
-        ("y", "there is no 'y'"), ("input.x", "there is no key 'x'"), ("input.items[5]", "index 5"), ("input.none.x", "null has no key"),
+        ("y", "there is no 'y'"),
+        ("(y + 1) | default(0)", "there is no 'y'"), ("input.x", "there is no key 'x'"), ("input.items[5]", "index 5"), ("input.none.x", "null has no key"),
         ("input.n + 'a'", "number and text"), ("true + 1", "boolean and number"), ("'a' < 1", "text and number"), ("1 / 0", "division"),
         ("-'a'", "sign needs a number"), ("'a' * 3", "text and number"), ("[1] * 3", "list and number"), ("'%s' % 1", "text and number"),
         ("1 in 2", "needs a list"), ("1 in 'a'", "only text"), ("rows | sort", "numbers alone"), ("'a' | sum", "needs a list"),
         ("1 | upper", "needs text"), ("'x' | int", "whole number"), ("[] | first", "empty"), ("'{' | fromjson", "JSON"), ("'NaN' | fromjson", "not JSON"),
         ("'x' | nope", "no filter"), ("1 is nope", "no test"), ("1 | round(1, 2, 3)", "too many"), ("1 | truncate(foo=1)", "foo"),
         ("'a'.upper()", "| upper"), ("'a'.upper", "| upper"), ("1 if true", "needs an `else`"), ("a b", "not an expression"), ("", "not an expression"),
-        ("1 +", "not an expression"), ("input.n ** 2", "not allowed"), ("range", "called"), ("steps", "fixed id"), ("steps[input.n]", "fixed id"),
+        ("1 +", "not an expression"), ("input.n ** 2", "operator **"), ("range", "called"), ("steps", "fixed id"), ("steps[input.n]", "fixed id"),
         ("steps.s.cost", "no 'cost'"), ("run.idd", "no 'idd'"), ("{1: 2}", "keys"), ("'a' | date", "ISO"), ("'2026-01-01' | date('%999999d')", "directive"),
         ("range(100000)", "more than"), ("9223372036854775807 + 1", "64 bits"), ("1e308 * 10", "too large"), ("1e999", "too large"),
     ],
@@ -168,7 +169,7 @@ def test_references_are_found_without_evaluating() -> None:
 def test_bounds_hold_on_size_loops_and_work() -> None:
     big = {"big": "x" * 600_000, "many": list(range(9_000)), "rows": [list(range(200))] * 60}
     attempts = [
-        "${big}${big}", "${big ~ big}", "${big + big}", "${[big, big]}", "${[big, big] | join}", "${big | replace('x', 'yy')}", "${[big, big] | tojson}",
+        "${big}${big}", "${big ~ big}", "${big + big}", "${[big, big]}", "${[big, big] | join}", "${big | replace('x', 'yy') | length}", "${[big, big] | tojson}",
         "{% for a in many %}{% for b in many %}{% endfor %}{% endfor %}", "{% for a in rows %}{% for b in a %}{% endfor %}{% endfor %}",
         "{% for a in many %}${big | upper | length}{% endfor %}", "{% for a in many %}${big == big ~ ''}{% endfor %}", "{% for a in many %}${many == many}{% endfor %}",
     ]  # fmt: skip
@@ -241,7 +242,7 @@ def test_any_text_renders_or_raises_expression_error(text: str, blocks: bool) ->
 
 
 numbers = st.sampled_from(["1", "2", "7", "n", "m", "0.5"])
-operators = st.sampled_from(["+", "-", "*", "/", "//", "%", "==", "!=", "<", "<=", ">", ">=", "and", "or", "~"])
+operators = st.sampled_from(["+", "-", "*", "/", "//", "%", "<", "<=", ">", ">=", "and", "or", "~"])
 arithmetic = st.recursive(
     numbers,
     lambda inner: (
@@ -256,7 +257,7 @@ arithmetic = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(arithmetic)
 def test_values_equal_those_of_jinja_itself(expression: str) -> None:
-    """Booleans in arithmetic are refused here and numbers in Jinja; both of them fail on division by zero."""
+    """Left out: == and !=, which hold true and 1 apart here. Booleans in arithmetic are refused here and numbers in Jinja."""
     scope = {"n": 3, "m": -4}
     try:
         found = evaluate(expression, scope)

@@ -220,7 +220,7 @@ def test_a_tool_call_without_arguments_still_ends_as_json() -> None:
         {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}},
         {"type": "message_stop"},
     ]
-    chunks = [chunk for event in events for chunk in reader.event(event)]
+    chunks = [*(chunk for event in events for chunk in reader.event(event)), *reader.usage_chunk()]
     fragments = [
         call["function"]["arguments"]
         for chunk in chunks

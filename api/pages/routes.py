@@ -1,0 +1,57 @@
+"""The pages' addresses."""
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import HTMLResponse
+
+from api.pages.mcp_servers import check_servers, mcp_servers
+from api.pages.overview import overview
+from api.pages.rendering import PageRoute, static_file
+from api.pages.run_list import run_list
+from api.pages.run_page import run_page, steer
+from api.services import Services
+from engine.errors import NotFound
+
+
+def routes(services: Services) -> APIRouter:
+    """All pages, what their buttons send to, and their files."""
+    router = APIRouter(tags=["dashboard"], route_class=PageRoute, default_response_class=HTMLResponse)
+    _page_routes(router, services)
+    _button_routes(router, services)
+    return router
+
+
+def _page_routes(router: APIRouter, services: Services) -> None:
+    @router.get("/dashboard", summary="Spend, the system's state, the latest runs")
+    async def show_overview() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await overview(services)
+
+    @router.get("/dashboard/runs", summary="All runs, by status and workflow")
+    async def show_runs(  # pyright: ignore[reportUnusedFunction]
+        status: str = "", workflow: str = "", before: str = ""
+    ) -> Response:
+        return await run_list(services, status=status, workflow=workflow.strip(), before=before)
+
+    @router.get("/dashboard/runs/{run_id}", summary="One run as a timeline")
+    async def show_run(run_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await run_page(services, run_id)
+
+    @router.get("/dashboard/mcp", summary="The MCP servers and how they stand")
+    async def show_mcp() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await mcp_servers(services)
+
+    @router.get("/dashboard/static/{name}", include_in_schema=False)
+    async def static(name: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        found = static_file(name)
+        if found is None:
+            raise NotFound("not_found", f"there is no file {name!r}")
+        return found
+
+
+def _button_routes(router: APIRouter, services: Services) -> None:
+    @router.post("/dashboard/runs/{run_id}/{action}", include_in_schema=False)
+    async def press(run_id: str, action: str, request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await steer(services, request, run_id, action)
+
+    @router.post("/dashboard/mcp/check", include_in_schema=False)
+    async def check(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await check_servers(services, request)

@@ -1,0 +1,58 @@
+"""SQLite behind `engine.store.connections.Connection`."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.errors import RetryableError
+
+BUSY_TIMEOUT_S = 5.0  # waits for SQLite's one write lock stay under it, and well under a lease
+
+
+class SqliteConnection:
+    """WAL; NORMAL survives any crash of the process, and FULL is not needed for promises about killed processes."""
+
+    def __init__(self, path: str) -> None:
+        """Raises: RetryableError where the file cannot be opened."""
+        try:
+            self._raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            self._prepare()
+        except sqlite3.Error as error:
+            raise RetryableError("database_unavailable", f"{path}: {error}") from error
+
+    def _prepare(self) -> None:
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            self._raw.execute(f"PRAGMA {pragma}")
+
+    def begin(self, *, writes: bool) -> None:
+        """IMMEDIATE for writes: a deferred BEGIN fails with `database is locked` as soon as two processes write."""
+        self._raw.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    def execute(self, sql: str, parameters: Mapping[str, Any]) -> Any:
+        """See Connection."""
+        return self._raw.execute(sql, parameters)
+
+    def executemany(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """See Connection."""
+        self._raw.executemany(sql, rows)
+
+    def commit(self) -> None:
+        """See Connection."""
+        self._raw.execute("COMMIT")
+
+    def rollback(self) -> bool:
+        """See Connection."""
+        try:
+            if self._raw.in_transaction:
+                self._raw.execute("ROLLBACK")
+        except sqlite3.Error:
+            return False
+        return True
+
+    def failed_outside(self, error: BaseException) -> bool:
+        """See Connection. A plain SQLITE_ERROR is a mistake in a statement."""
+        return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR
+
+    def close(self) -> None:
+        """See Connection."""
+        self._raw.close()
