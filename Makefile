@@ -9,7 +9,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PATH := $(PATH):$(CURDIR)/$(BIN)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check bench chaos lock format \
+.PHONY: help setup setup-dev demo test check bench chaos picture lock format \
         check-format check-lint check-types check-layers check-migrations check-wheel
 
 help:  ## this list
@@ -52,6 +52,9 @@ check-wheel: setup-dev
 
 bench: setup-dev  ## the measurements in benchmarks/
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file $(ARGS); done
+
+picture: setup  ## draw docs/demo.svg, the README's picture, anew
+	@$(BIN)/python scripts/draw_demo.py
 
 format: setup-dev  ## lay out the code and mend what can be mended
 	$(BIN)/ruff format --quiet .

@@ -51,7 +51,7 @@ def play(pace: Pace, narrator: Narrator) -> Evidence:
     """
     narrator.head(
         f"aigateway demo: {WORKFLOW} runs, and a worker is killed on the way",
-        "SIMULATED models with scripted replies, delays and prices; everything else is real.",
+        "SIMULATED models: scripted replies, delays and prices. All other parts are real.",
     )
     with tempfile.TemporaryDirectory(prefix="agw-demo-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -117,8 +117,11 @@ class _Play:
 
     def _kill(self, run_id: str) -> Kill:
         """SIGKILL to the worker that waits for the report's model; the other one is up by then."""
-        _, steps = self._watch(run_id, lambda run, steps: run["status"] in RUN_ENDED or _call_in_flight(steps))
-        attempt = _last_attempt(_step(steps, KILLED_STEP))
+        run, steps = self._watch(run_id, lambda run, steps: run["status"] in RUN_ENDED or _call_in_flight(steps))
+        if run["status"] in RUN_ENDED:
+            why = f": {run['error']['step']}: {run['error']['message']}" if run["error"] else ""
+            raise FatalError("run_ended", f"the run {run['status']} before a worker could be killed{why}")
+        attempt = _step(steps, KILLED_STEP)["attempts"][-1]
         worker = attempt["worker"]
         self._pids |= _worker_pids(self._database_url)
         if worker not in self._pids:
@@ -171,12 +174,6 @@ def _call_in_flight(steps: list[Json]) -> bool:
 
 def _step(steps: list[Json], name: str) -> Json:
     return next(step for step in steps if step["id"] == name)
-
-
-def _last_attempt(step: Json) -> Json:
-    if not step["attempts"]:
-        raise FatalError("step_not_reached", f"the run ended before `{step['id']}` began")
-    return step["attempts"][-1]
 
 
 def _ending(step: Json) -> str:

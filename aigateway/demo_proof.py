@@ -3,7 +3,7 @@
 A claim that does not hold becomes a sentence in `broken`; `proof` is worth reading only where there is none.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -30,8 +30,8 @@ class Evidence:
     """What is judged. `run`, `steps` and `calls` (rows of `requests`, any order) as the API tells them; `pids` by worker id."""
 
     run: Json
-    steps: Sequence[Json]
-    calls: Sequence[Json]
+    steps: list[Json]
+    calls: list[Json]
     kill: Kill
     pids: dict[str, int]
 
@@ -96,8 +96,8 @@ def facts(evidence: Evidence) -> Json:
         "proof": proof(evidence) if not problems else None,
         "simulated": True,
         "run": evidence.run,
-        "steps": list(evidence.steps),
-        "calls": list(evidence.calls),
+        "steps": evidence.steps,
+        "calls": evidence.calls,
         "killed": {
             "step": kill.step,
             "attempt": kill.attempt,

@@ -126,8 +126,8 @@ def _elapsed(attempt: Json) -> str:
 
 
 def _report(output: str, width: int) -> Text:
-    wrapped = Text(printable(output.split("\n\n")[0])).wrap(Console(width=width, quiet=True), width)
-    shown = Text("The report begins (scripted text of the simulated provider):", "dim")
-    for line in wrapped[:_REPORT_LINES]:
-        shown.append("\n").append(line.plain, "italic")
-    return shown
+    lines = Text(printable(output.split("\n\n")[0])).wrap(Console(width=width, quiet=True), width - 2)
+    shown = Text().append("The report begins (scripted text of the simulated provider):", "dim")
+    for line in lines[:_REPORT_LINES]:
+        shown.append("\n").append(line.plain.rstrip(), "italic")
+    return shown.append(" …", "italic") if len(lines) > _REPORT_LINES else shown

@@ -17,7 +17,7 @@ from aigateway import __version__
 from aigateway.banner import print_banner
 from aigateway.settings import Settings
 from aigateway.wiring import Outgoing, build_outgoing, take_up_workflows
-from aigateway.working import make_supervisor
+from aigateway.working import make_supervisor, stop_s
 from api.app import create_app
 from api.services import Services
 from engine.catalogue import Catalogue
@@ -29,7 +29,6 @@ from engine.sweeper import bury
 from worker.broker import BrokerDoorbell, declare_bells, local_broker, redis_broker
 from worker.housekeeping import Heartbeat, register
 from worker.liveness import LifeLock, locks_folder
-from worker.supervisor import STOP_S
 
 log = structlog.get_logger(__name__)
 
@@ -74,7 +73,7 @@ async def _serve(settings: Settings, config_path: str | None, *, workers: int, b
         banner = asyncio.create_task(print_banner(settings, outgoing, f"http://{_shown(host)}:{port}", file_errors))
         await server.serve(sockets=[listener])
         banner.cancel()
-        await supervisor.stop(STOP_S)
+        await supervisor.stop(stop_s(settings))
         await keeping
 
 
@@ -123,6 +122,7 @@ async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -
             auth="required" if _needs_keys(settings) else "off",
             metrics_open=settings.server.metrics == "open",
             allow_private_networks=settings.webhooks.allow_private_networks,
+            reject_unknown_prices=settings.unknown_prices == "reject",
             on_client_disconnect=settings.on_client_disconnect,
             closing=asyncio.Event(),
         )

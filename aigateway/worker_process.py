@@ -15,7 +15,7 @@ from worker.broker import local_broker, redis_broker
 from worker.executors.flow import IfExecutor, SetExecutor
 from worker.executors.llm import LlmExecutor
 from worker.executors.mcp_tool import McpToolExecutor
-from worker.process import DRAIN_S, WorkerParts, run_worker
+from worker.process import WorkerParts, run_worker
 from worker.supervisor import end_with_parent
 
 
@@ -53,9 +53,10 @@ async def _work(settings: Settings, told: argparse.Namespace) -> int:
             "if": IfExecutor(),
         },
         concurrency=told.concurrency,
-        grace_s=DRAIN_S,
+        grace_s=settings.worker.grace.total_seconds(),
         webhook_secret=secret,
         allow_private_networks=settings.webhooks.allow_private_networks,
+        reject_unknown_prices=settings.unknown_prices == "reject",
         metrics_port=told.metrics_port,
         close=outgoing.close,
     )

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from aigateway.settings import Settings, process_environment
 from engine.store.revision import bring_up_to_date
-from worker.supervisor import STOP_S, Supervisor
+from worker.supervisor import Supervisor
 
 
 def run_worker(settings: Settings, *, metrics_port: int | None, config_path: str | None) -> None:
     """Supervise `worker.processes` children until SIGTERM or SIGINT."""
     bring_up_to_date(settings.database_url)
     supervisor = make_supervisor(settings, [], config_path, settings.worker.processes, metrics_port=metrics_port)
-    asyncio.run(_supervise(supervisor))
+    asyncio.run(_supervise(supervisor, stop_s(settings)))
 
 
 def make_supervisor(
@@ -37,12 +37,17 @@ def make_supervisor(
     return Supervisor(command_of, environment=process_environment(), processes=processes)
 
 
-async def _supervise(supervisor: Supervisor) -> None:
+def stop_s(settings: Settings) -> float:
+    """How long children have to end after SIGTERM: the grace of their steps and a little more."""
+    return settings.worker.grace.total_seconds() + 5
+
+
+async def _supervise(supervisor: Supervisor, grace_s: float) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     keeping = asyncio.create_task(supervisor.run())
     await stop.wait()
-    await supervisor.stop(STOP_S)
+    await supervisor.stop(grace_s)
     await keeping

@@ -43,7 +43,8 @@ class Gate:
             await answer.fail(error)
         finally:
             elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
-            log.info("request", action="http", path=scope["path"], status=answer.status, ms=elapsed_ms)
+            tell = log.debug if scope["path"] in self._open else log.info
+            tell("request", action="http", path=scope["path"], status=answer.status, ms=elapsed_ms)
             structlog.contextvars.clear_contextvars()
 
 

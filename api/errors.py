@@ -16,7 +16,7 @@ _STATUS_OF_CLASS: Mapping[ErrorClass, int] = {
     ErrorClass.QUOTA: 429,
     ErrorClass.OVERLOADED: 503,
     ErrorClass.TIMEOUT: 504,
-    ErrorClass.CONNECTION: 502,
+    ErrorClass.CONNECTION: 503,
     ErrorClass.SERVER_ERROR: 502,
     ErrorClass.INVALID_REQUEST: 400,
     ErrorClass.CONTEXT_LENGTH: 400,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import REGISTRY, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -38,12 +38,13 @@ _BY = ("provider", "model", "workflow")
 class OverheadHistogram:
     """Time that this process adds to an upstream's own. At most MOST_LABELS pairs of provider and model have a name."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._histogram = Histogram(
             "aigateway_overhead_seconds",
             "Time that the gateway adds to a chat request, the upstream's own time not counted.",
             ("provider", "model"),
             buckets=_OVERHEAD_EDGES_S,
+            registry=registry,
         )
         self._named: set[tuple[str, str]] = set()
 

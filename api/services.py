@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from engine.catalogue import Catalogue
-from engine.ledger import Intent, Settlement
+from engine.ledger import Intent, Settlement, refuse_unknown_price
 from engine.ports import Doorbell
 from engine.store.database import Database
 from engine.store.requests import open_request, settle_request
@@ -39,6 +39,7 @@ class Services:
     auth: Literal["off", "required"]
     metrics_open: bool
     allow_private_networks: bool
+    reject_unknown_prices: bool
     on_client_disconnect: Literal["cancel", "drain"]
     closing: asyncio.Event  # set when the process is told to end: whoever waits for a run is answered at once
 
@@ -50,7 +51,9 @@ class ChatBook:
     services: Services
 
     async def open(self, intent: Intent) -> None:
-        """Durable when it returns."""
+        """Durable when it returns. Raises: UserError for a price that has to be known and is not."""
+        if self.services.reject_unknown_prices:
+            refuse_unknown_price(intent)
         await self.services.database.write(lambda tx: open_request(tx, intent, self.services.process_id))
 
     async def settle(self, settlement: Settlement) -> None:

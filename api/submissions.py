@@ -1,5 +1,6 @@
 """What a client sends to start a run, checked, and turned into the engine's submission. Shared by the three routes that start runs."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,11 +13,10 @@ from engine.addresses import check_address
 from engine.clock import now_us
 from engine.definition import Definition
 from engine.errors import Mistake, NotFound, RetryableError, UserError
-from engine.loader import load, load_data
+from engine.loader import load_data
 from engine.money import to_picousd
 from engine.states import Priority
 from engine.store.database import Row, Tx
-from engine.store.json_text import dumps
 from engine.submission import Submission, Submitted, submit
 from engine.workflows import find, read_folder, take_up
 
@@ -85,8 +85,8 @@ async def start_run(services: Services, workflow: str | dict[str, Any], asked: R
 async def _definition(services: Services, workflow: str | dict[str, Any]) -> tuple[Definition, Row | None]:
     if not isinstance(workflow, str):
         name = workflow.get("name")
-        definition = load_data(workflow, name=name if isinstance(name, str) else "inline")
-        return load(dumps(workflow), name=definition.name), None
+        told = name if isinstance(name, str) else "inline"
+        return await asyncio.to_thread(load_data, workflow, name=told), None
 
     def read(tx: Tx) -> tuple[Definition, Row]:
         version = find(tx, workflow)
@@ -125,7 +125,7 @@ async def unknown_names(services: Services, definition: Definition) -> AsyncGene
     """One mistake for each model or server that is not configured; names made by expressions are not known yet."""
     servers = {state.name for state in await services.bridge.servers()}
     for step in definition.walk():
-        model = step.fields.get("model", "local") if step.type == "llm" else None
+        model = step.fields["model"] if step.type == "llm" else None
         if isinstance(model, str) and "${" not in model:
             message = await _unknown_model(services, model)
             if message:

@@ -1,5 +1,6 @@
 """Definitions over HTTP: store, read, validate. Every change is a new version."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -66,7 +67,7 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
 def _writing_routes(router: APIRouter, services: Services) -> None:
     @router.put("/v1/workflows/{name}", summary="Store a definition", openapi_extra=_YAML_BODY)
     async def store(name: str, request: Request) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        definition = load(await _text(request), name=name)
+        definition = await _checked(request, name)
         if definition.name != name:
             message = f"the definition is named {definition.name!r}, the path says {name!r}"
             raise UserError("invalid_workflow", message, param="name")
@@ -80,8 +81,14 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
 
     @router.post("/v1/workflows/validate", summary="Check a definition without storing it", openapi_extra=_YAML_BODY)
     async def validate(request: Request) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        definition = load(await _text(request))
+        definition = await _checked(request, None)
         return {"valid": True, "name": definition.name, "warnings": await _warnings(services, definition)}
+
+
+async def _checked(request: Request, name: str | None) -> Definition:
+    """Off the event loop: a hostile text takes seconds to refuse. Raises: UserError with every mistake."""
+    text = await _text(request)
+    return await asyncio.to_thread(load, text, name=name)
 
 
 async def _text(request: Request) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from engine.errors import UserError
 from engine.states import ErrorClass
 
 
@@ -94,6 +95,17 @@ class Settlement:
     status_code: int | None = None
     error_class: ErrorClass | None = None
     error: str | None = None
+
+
+def refuse_unknown_price(intent: Intent) -> None:
+    """What `unknown_prices: reject` means: no call whose worst case nobody knows. Raises: UserError."""
+    if intent.reserve_picousd is None:
+        raise UserError(
+            "unknown_price",
+            f"no price is known for {intent.provider}/{intent.model} and unknown_prices is `reject`; "
+            f"set providers.{intent.provider}.prices",
+            param="model",
+        )
 
 
 class Book(Protocol):

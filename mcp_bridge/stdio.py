@@ -75,9 +75,11 @@ class StdioTransport:
     def gone(self) -> bool:
         """Whether nobody is left to read what would be sent: known the moment a server dies, before its end is read."""
         process = self._process
-        pipe = process.stdin.transport.get_extra_info("pipe") if process and process.stdin else None
-        if pipe is None or pipe.fileno() < 0:
+        if process is None or process.stdin is None or process.returncode is not None:
             return True
+        pipe = process.stdin.transport.get_extra_info("pipe")
+        if pipe is None or pipe.closed:  # None: this kind of event loop does not show it
+            return pipe is not None
         poll = select.poll()
         poll.register(pipe.fileno(), 0)  # errors and hang-ups are always reported
         return bool(poll.poll(0))

@@ -173,9 +173,6 @@ class Router:
             raise NotFound(
                 "model_not_found", f"Several providers have `{name}`; write one of {choices}.", param="model"
             )
-        silent = [provider.config.name for provider, models in zip(providers, lists, strict=True) if models is None]
-        if silent:
-            raise _unavailable(name, silent)
         raise self._not_found(name, lists)
 
     def _priced_owner(self, name: str) -> Provider | None:
@@ -210,7 +207,10 @@ class Router:
         bare = {full.partition("/")[2] or full: full for full in names}
         near = difflib.get_close_matches(name, [*names, *bare], n=_NEAREST, cutoff=0.4) or names[:_NEAREST]
         shown = ", ".join(f"`{full}`" for full in dict.fromkeys(bare.get(word, word) for word in near))
-        return NotFound("model_not_found", f"No model is called `{name}`. Nearest: {shown}.", param="model")
+        silent = [owner for owner, models in zip(self._providers, lists, strict=True) if models is None]
+        unasked = f" ({', '.join(silent)} could not be asked)" if silent else ""
+        message = f"No model is called `{name}`{unasked}. Nearest: {shown}."
+        return NotFound("model_not_found", message, param="model")
 
 
 def _is_at(provider: Provider, owner: str) -> bool:

@@ -19,10 +19,11 @@ from engine.states import ErrorClass
 from providers.completions import ChunkMaker, completion, new_call_id, new_completion_id, tool_call
 from providers.errors import Complaint, ProviderError, failure
 from providers.provider import Answer, Chunk, Json, ProviderConfig, SimulatedModel
-from providers.shapes import as_list, as_object, as_objects, text_of
+from providers.shapes import as_count, as_list, as_object, as_objects, text_of
 
 ECHO = "echo"
 _DEFAULT_DIMENSIONS = 8
+_MOST_DIMENSIONS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,12 @@ class SimulatedProvider:
         given: Any = body.get("input")
         several = bool(as_list(given)) and not isinstance(as_list(given)[0], int)
         texts: list[Any] = as_list(given) if several else [given]
-        size: Any = body.get("dimensions")
+        size = min(as_count(body.get("dimensions")) or _DEFAULT_DIMENSIONS, _MOST_DIMENSIONS)
         rows = [
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": _encoded(_vector(text, size or _DEFAULT_DIMENSIONS), body.get("encoding_format")),
+                "embedding": _encoded(_vector(text, size), body.get("encoding_format")),
             }
             for index, text in enumerate(texts)
         ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from api.services import Services
-from engine.attempts import Claimed, claim, complete
+from engine.attempts import Claimed, Ended, claim, complete
 from engine.catalogue import Catalogue
 from engine.clock import new_id, now_us
 from engine.ledger import CallKind, CallScope, CostSource, Intent, Settlement, Usage
@@ -61,9 +61,6 @@ class Stage:
         return asyncio.run(self.database.read(work))
 
     def services(self) -> Services:
-        async def nothing() -> None:
-            return None
-
         return Services(
             version="1.2.3",
             process_id=new_id(),
@@ -77,10 +74,9 @@ class Stage:
             auth="off",
             metrics_open=False,
             allow_private_networks=True,
+            reject_unknown_prices=False,
             on_client_disconnect="cancel",
-            expects_workers=True,
-            start=nothing,
-            stop=nothing,
+            closing=asyncio.Event(),
         )
 
     def submit(self, text: str, value: Any = None, **more: Any) -> str:
@@ -107,9 +103,7 @@ class Stage:
 
     def complete(self, held: Claimed, outcome: Outcome) -> None:
         """The step's outcome."""
-        done = self.write(
-            lambda tx: complete(tx, self.catalogue, held, self.worker, outcome, chance=0.5, now=now_us())
-        )
+        done = self.write(lambda tx: complete(tx, self.catalogue, held, Ended(outcome), now_us()))
         assert done.accepted
 
     def open(self, *, scope: CallScope | None = None, call_id: str | None = None, **more: Any) -> str:

@@ -1,7 +1,7 @@
 """A step's ledger: intents are durable before the call, settlements go into the transaction that writes the step's end."""
 
 from engine.attempts import Claimed, open_call, remaining_picousd
-from engine.ledger import Intent, Settlement
+from engine.ledger import Intent, Settlement, refuse_unknown_price
 from engine.store.database import Database
 from engine.store.requests import settle_request
 from worker.patience import write_patiently
@@ -10,13 +10,16 @@ from worker.patience import write_patiently
 class StepBook:
     """engine.ledger.Book for one claimed step."""
 
-    def __init__(self, database: Database, held: Claimed) -> None:
+    def __init__(self, database: Database, held: Claimed, *, reject_unknown_prices: bool = False) -> None:
         self._database = database
         self._held = held
+        self._reject_unknown_prices = reject_unknown_prices
         self._settlements: list[Settlement] | None = []
 
     async def open(self, intent: Intent) -> None:
-        """Raises: BudgetExceeded; Conflict where another worker holds the step now."""
+        """Raises: BudgetExceeded; UserError for a price that has to be known; Conflict where another worker holds the step."""
+        if self._reject_unknown_prices:
+            refuse_unknown_price(intent)
         await self._database.write(lambda tx: open_call(tx, self._held, intent))
 
     async def settle(self, settlement: Settlement) -> None:

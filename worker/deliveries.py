@@ -14,6 +14,7 @@ from engine.errors import RetryableError
 from engine.store.database import Database, Row
 from engine.store.deliveries import due_deliveries, take_delivery
 from engine.webhook_outbox import record_delivery
+from worker.patience import write_patiently
 
 if TYPE_CHECKING:
     from worker.webhook_sender import WebhookSender
@@ -79,8 +80,6 @@ class Deliveries:
             self._sender = WebhookSender(self._secret, allow_private_networks=self._allow_private_networks)
         status_code, error = await self._sender.send(delivery)
         at = now_us()
-        status = await write_patiently(
-            self._database, lambda tx: record_delivery(tx, delivery, status_code, error, at)
-        )
+        status = await write_patiently(self._database, lambda tx: record_delivery(tx, delivery, status_code, error, at))
         log.info("webhook tried", action="deliver", delivery=delivery["id"], status=status, status_code=status_code)
         self._woken.set()  # the run's next delivery may go now

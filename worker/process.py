@@ -20,12 +20,9 @@ from worker.broker import BrokerDoorbell, declare_bells
 from worker.deliveries import Deliveries
 from worker.housekeeping import Heartbeat, Sweeper, register
 from worker.liveness import LifeLock, locks_folder
-from worker.runner import StepRunner
+from worker.runner import StepLimits, StepRunner
 
 log = structlog.get_logger(__name__)
-
-DRAIN_S = 25.0
-"""How long steps under way may go on after SIGTERM; service managers mostly kill after 30 s."""
 
 _BELL_THREADS = 4  # they only hand over
 _POLL_MS = 50  # how long a bell can wait in Redis: Dramatiq polls
@@ -42,6 +39,7 @@ class WorkerParts:
     grace_s: float
     webhook_secret: str
     allow_private_networks: bool
+    reject_unknown_prices: bool
     metrics_port: int | None
     close: Callable[[], Awaitable[None]]
 
@@ -77,7 +75,11 @@ async def _working(parts: WorkerParts, stop: asyncio.Event) -> AsyncGenerator[th
     answering: list[StepRunner] = []
     doorbell = BrokerDoorbell(broker, declare_bells(broker, lambda step_id: answering[0].answer(step_id)))
     runner = StepRunner(
-        database, catalogue, doorbell, parts.executors, worker_id=worker_id, concurrency=parts.concurrency
+        database,
+        catalogue,
+        doorbell,
+        parts.executors,
+        StepLimits(worker_id, parts.concurrency, parts.reject_unknown_prices),
     )
     answering.append(runner)
     sweeper = Sweeper(database, catalogue, doorbell, runner, worker_id=worker_id, locks=locks)

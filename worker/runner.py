@@ -30,6 +30,15 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class StepLimits:
+    """Under which name a process claims steps, how many at once, and whether a call may have an unknown price."""
+
+    worker_id: str
+    concurrency: int
+    reject_unknown_prices: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class InFlight:
     """A step that this process is running."""
 
@@ -52,16 +61,14 @@ class StepRunner:
         catalogue: Catalogue,
         doorbell: Doorbell,
         executors: Mapping[str, StepExecutor],
-        *,
-        worker_id: str,
-        concurrency: int,
+        limits: StepLimits,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._doorbell = doorbell
         self._executors = executors
-        self._worker_id = worker_id
-        self._room = threading.BoundedSemaphore(concurrency)
+        self._limits = limits
+        self._room = threading.BoundedSemaphore(limits.concurrency)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = threading.Event()
@@ -125,10 +132,12 @@ class StepRunner:
     async def _claim(self, step_id: str) -> Claimed | None:
         if self._draining.is_set():
             return None
-        return await self._database.write(lambda tx: claim(tx, self._catalogue, step_id, self._worker_id, now_us()))
+        return await self._database.write(
+            lambda tx: claim(tx, self._catalogue, step_id, self._limits.worker_id, now_us())
+        )
 
     async def _one(self, held: Claimed) -> str | None:
-        book = StepBook(self._database, held)
+        book = StepBook(self._database, held, reject_unknown_prices=self._limits.reject_unknown_prices)
         structlog.contextvars.bind_contextvars(run_id=held.run["id"], step=held.key, attempt=held.attempt)
         entry = InFlight(held, asyncio.create_task(self._execute(held, book)), [])  # it logs with what is bound
         self.in_flight[held.step_id] = entry

@@ -15,9 +15,6 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-STOP_S = 30.0
-"""How long children have to end after SIGTERM: their drain and a little more."""
-
 _LONGEST_PAUSE_S = 5.0
 _HEALTHY_AFTER_S = 10.0
 

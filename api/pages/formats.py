@@ -7,10 +7,10 @@ NONE = "\u2013"
 
 
 def usd(amount: float | None) -> str:
-    """`$12.30`, `$0.0042`; amounts below a hundredth of a cent with two significant digits."""
+    """`$12.30`, `$0.50`, `$0.0042`; amounts below a hundredth of a cent with two significant digits."""
     if amount is None:
         return NONE
-    if amount == 0 or amount >= 1:
+    if amount >= 1 or round(amount, 2) == amount:
         return f"${amount:,.2f}"
     if amount >= 0.0001:
         return f"${amount:.4f}"

@@ -13,6 +13,7 @@ MOST_CHARACTERS = 100_000
 class Shown:
     """`head` is what is seen at once, `whole` what opens on demand (None: the head is all). `cut`: even that is not all."""
 
+    is_text: bool
     head: str
     whole: str | None
     size: int
@@ -21,11 +22,12 @@ class Shown:
 
 def shown(value: Any) -> Shown:
     """Text as it is, other data as indented JSON."""
-    text = value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+    is_text = isinstance(value, str)
+    text = value if is_text else json.dumps(value, indent=2, ensure_ascii=False)
     head = _head(text)
     if head == text:
-        return Shown(text, None, len(text), False)
-    return Shown(head + " …", text[:MOST_CHARACTERS], len(text), len(text) > MOST_CHARACTERS)
+        return Shown(is_text, text, None, len(text), False)
+    return Shown(is_text, head + " …", text[:MOST_CHARACTERS], len(text), len(text) > MOST_CHARACTERS)
 
 
 def _head(text: str) -> str:

@@ -171,7 +171,7 @@ class _Runner:
     def _transaction(self, works: list[Callable[[Tx], Any]]) -> list[Any]:
         connection = self._open()
         try:
-            connection.begin(writes=self._writes)
+            connection = self._begin(connection)
             tx = Tx(connection, self._dialect)
             answers = [work(tx) for work in works]
             connection.commit()
@@ -182,6 +182,22 @@ class _Runner:
                 raise _NothingTaken(f"the database did not take it: {error}") from error
             raise
         return answers
+
+    def _begin(self, kept: Connection) -> Connection:
+        """Begin; where the connection died while nobody used it nothing is lost yet, and a new one takes its place."""
+        try:
+            kept.begin(writes=self._writes)
+            return kept
+        except Exception as error:
+            if kept.failed_outside(error) and not kept.rollback():
+                return self._begin_anew()
+            raise
+
+    def _begin_anew(self) -> Connection:
+        self.disconnect()
+        fresh = self._open()
+        fresh.begin(writes=self._writes)
+        return fresh
 
     def _open(self) -> Connection:
         if self._connection is None:

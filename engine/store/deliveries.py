@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import and_, bindparam, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from engine.store.database import Row, Tx
 from engine.store.statements import Statement
@@ -42,7 +43,11 @@ _TAKE = Statement(
     )
     .values(next_attempt_us=bindparam("until"), tries=deliveries.c.tries + 1)
 )
-_RECORD = Statement(insert(delivery_attempts), columns=("delivery_id", "number", "at_us", "status_code", "error"))
+_TRY_COLUMNS = ("delivery_id", "number", "at_us", "status_code", "error")
+_RECORD = {
+    "sqlite": Statement(sqlite.insert(delivery_attempts).on_conflict_do_nothing(), columns=_TRY_COLUMNS),
+    "postgresql": Statement(postgresql.insert(delivery_attempts).on_conflict_do_nothing(), columns=_TRY_COLUMNS),
+}
 _SETTLE = Statement(
     update(deliveries)
     .where(deliveries.c.id == bindparam("delivery"))
@@ -88,8 +93,8 @@ def take_delivery(tx: Tx, delivery: Row, until_us: int) -> bool:
 
 
 def record_try(tx: Tx, row: Mapping[str, Any]) -> None:
-    """One try: delivery_id, number, at_us, status_code, error."""
-    tx.run(_RECORD, row)
+    """One try: delivery_id, number, at_us, status_code, error. Safe to repeat."""
+    tx.run(_RECORD[tx.dialect], row)
 
 
 def settle_delivery(tx: Tx, delivery_id: str, status: str, next_us: int | None, finished_us: int | None) -> None:

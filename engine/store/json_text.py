@@ -1,9 +1,12 @@
 """Values as compact JSON text, the form in which the tables keep them."""
 
 import json
+import re
 from typing import Any
 
 import orjson
+
+_LONG_NUMBER = re.compile(r"\d{19}")  # orjson would round an integer beyond 64 bits to a float
 
 
 def dumps(value: Any) -> str:
@@ -21,6 +24,8 @@ def storable(text: str) -> str:
 
 def loads(text: str) -> Any:
     """The value of a text that `dumps` wrote."""
+    if _LONG_NUMBER.search(text):
+        return json.loads(text)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from providers.provider import Json
-from providers.shapes import as_list, as_object
+from providers.shapes import as_list, as_object, as_text
 
 _KEPT = frozenset({"type", "description", "title", "enum", "const", "default", "required", "$ref"})
 _FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"})
@@ -35,7 +35,7 @@ def structured_schema(schema: Json) -> Json:
         fitted["additionalProperties"] = False
     rest: dict[str, Any] = {key: value for key, value in schema.items() if key not in _KEPT | _DESCRIBED_ELSEWHERE}
     if "format" in schema:
-        (fitted if schema["format"] in _FORMATS else rest)["format"] = schema["format"]
+        (fitted if as_text(schema["format"]) in _FORMATS else rest)["format"] = schema["format"]
     if rest.get("minItems") in (0, 1):  # the only bounds that it enforces
         fitted["minItems"] = rest.pop("minItems")
     if rest:

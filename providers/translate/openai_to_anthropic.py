@@ -62,8 +62,9 @@ def to_anthropic(model: str, body: Json) -> tuple[Json, tuple[str, ...]]:
 def _sampling(body: Json, request: Json) -> list[str]:
     """Temperature ends at 1 there; newer models take one of temperature and top_p, not both."""
     dropped: list[str] = []
-    if body.get("temperature") is not None:
-        request["temperature"] = min(body["temperature"], 1)
+    temperature: Any = body.get("temperature")
+    if temperature is not None:
+        request["temperature"] = min(temperature, 1) if isinstance(temperature, (int, float)) else temperature
     if body.get("top_p") is not None:
         if "temperature" in request:
             dropped.append("top_p")

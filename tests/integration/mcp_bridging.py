@@ -66,6 +66,11 @@ async def ended(processes: Iterable[psutil.Process]) -> bool:
     return await asyncio.to_thread(gone, list(processes))
 
 
+async def reaped(process: psutil.Process) -> bool:
+    """Wholly over: a zombie's last threads may still hold its pipes."""
+    return await asyncio.to_thread(until, lambda: not process.is_running())
+
+
 def until(condition: Callable[[], bool], within_s: float = 5.0) -> bool:
     """Polls a condition of the outside world until it holds; False at the deadline."""
     deadline = time.monotonic() + within_s

@@ -7,7 +7,7 @@ import time
 
 import psutil
 import pytest
-from integration.mcp_bridging import bridge, ended, hostile, loop_watched, refused, run
+from integration.mcp_bridging import bridge, ended, hostile, loop_watched, reaped, refused, run
 
 from engine.errors import NotFound
 from engine.states import ErrorClass
@@ -368,10 +368,10 @@ def test_a_tool_without_its_server_goes_to_the_first_that_has_it_and_past_a_dead
             both = [psutil.Process(pid) for pid in pids]
             marker.unlink()  # the next start of the first fails
             both[0].kill()
-            assert await ended(both[:1])
+            assert await reaped(both[0])
             assert (await b.call("echo", {})).server == "second"  # it lives
             both[1].kill()
-            assert await ended(both)
+            assert await reaped(both[1])
             assert (await b.call("echo", {})).server == "second"  # none lives, and the first does not start
             assert (await b.call("echo", {}, server="first")).server == "first"  # by now it does
 

@@ -8,7 +8,7 @@ import subprocess
 
 import psutil
 import pytest
-from integration.mcp_bridging import ROOT, bridge, ended, module, refused, run
+from integration.mcp_bridging import ROOT, bridge, module, reaped, refused, run
 
 from engine.states import ErrorClass
 from mcp_bridge.servers import McpServerConfig
@@ -63,7 +63,7 @@ def test_a_killed_server_is_started_again_by_the_next_call():
             await b.call("get_current_time", {"timezone": "UTC"})
             (server,) = [p for p in psutil.Process().children(recursive=True) if "mcp_server_time" in p.cmdline()]
             server.kill()
-            assert await ended([server])
+            assert await reaped(server)
             assert (await b.call("get_current_time", {"timezone": "UTC"})).value["timezone"] == "UTC"
             assert (await b.servers())[0].restarts == 1
 

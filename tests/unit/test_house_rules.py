@@ -24,6 +24,8 @@ LOCKS = ("requirements", "requirements-dev")
 BORDERS = {
     "aigateway/cli/main.py::_run": "the program's top: what nobody foresaw becomes one line and exit code 1",
     "worker/runner.py::StepRunner._execute": "executor border: whatever an executor raises becomes an outcome",
+    "worker/runner.py::StepRunner._complete": "executor border: a result that no database takes fails its step",
+    "worker/deliveries.py::Deliveries.run": "loop top: webhooks outlive a look that failed",
     "worker/housekeeping.py::Sweeper.run": "loop top: the sweeper outlives a sweep that failed",
     "mcp_bridge/connection.py::Connection._own": "task top: the fault is handed to the connection's callers",
     "engine/store/database.py::_Runner.run": "group commit: a member's failure belongs to the one who asked",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.errors import UserError
 from engine.expressions import render, render_text
 from engine.ports import Failed, Job, Outcome, OverBudget, Succeeded
 from engine.states import ErrorClass
@@ -81,9 +82,13 @@ class LlmExecutor:
 def request_body(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
     """The OpenAI chat body of a step, rendered. Raises: ExpressionError."""
     body: Json = {name: render(value, scope) for name, value in fields.items() if name not in _OWN_FIELDS}
-    body["model"] = render(fields.get("model", "local"), scope)
+    body["model"] = render(fields["model"], scope)
     body["messages"] = _messages(fields, scope)
-    body.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    limit = body.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise UserError("invalid_value", f"max_tokens must be a whole number from 1, it is {limit!r}")
+    if not isinstance(body["model"], str):
+        raise UserError("invalid_value", f"model must be text, it is {type(body['model']).__name__}")
     if "schema" in fields:
         answer = {"name": "answer", "schema": fields["schema"], "strict": False}
         body["response_format"] = {"type": "json_schema", "json_schema": answer}

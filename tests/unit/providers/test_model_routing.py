@@ -111,11 +111,16 @@ def test_a_provider_without_default_says_what_to_write() -> None:
         resolve("anthropic", Listed("anthropic", "anthropic", ["a", "b"]))
 
 
-@pytest.mark.parametrize("name", ["unheard-of", "local", "ollama"])
+@pytest.mark.parametrize("name", ["local", "ollama"])
 def test_a_provider_that_cannot_be_asked_is_not_a_404(name: str) -> None:
     with pytest.raises(RetryableError) as caught:
         resolve(name, Listed("ollama", "ollama", None))
     assert caught.value.code == "provider_unavailable"
+
+
+def test_an_unheard_of_name_says_who_could_not_be_asked() -> None:
+    with pytest.raises(NotFound, match="ollama could not be asked"):
+        resolve("unheard-of", Listed("ollama", "ollama", None))
 
 
 def test_a_provider_that_is_down_hides_no_other() -> None:

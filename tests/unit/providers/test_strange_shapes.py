@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from providers.errors import ProviderError, complaint_in, failure
 from providers.openai import ChunkReader, name_token_limit
 from providers.provider import ProviderConfig, client_wants_usage
@@ -50,7 +51,7 @@ def objects(keys: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(st.sampled_from(keys), json_with(keys), max_size=8)
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(objects(REQUEST_KEYS), st.lists(objects(REQUEST_KEYS), max_size=3))
 def test_a_strange_request(body: dict[str, Any], messages: list[dict[str, Any]]) -> None:
     for given_body in (body, {**body, "messages": messages}):
@@ -64,7 +65,7 @@ def test_a_strange_request(body: dict[str, Any], messages: list[dict[str, Any]])
         name_token_limit(dict(given_body), "max_tokens")
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(objects(REQUEST_KEYS), st.lists(objects(REQUEST_KEYS), max_size=3))
 def test_a_strange_request_to_the_simulated_provider(body: dict[str, Any], messages: list[dict[str, Any]]) -> None:
     sim = SimulatedProvider(ProviderConfig("s", "simulated"))
@@ -74,7 +75,7 @@ def test_a_strange_request_to_the_simulated_provider(body: dict[str, Any], messa
         asyncio.run(sim.embeddings("echo", body))
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(st.lists(objects(ANSWER_KEYS), max_size=4))
 def test_a_strange_answer(bodies: list[dict[str, Any]]) -> None:
     message, lines, chunks = MessageReader("m", ()), LineReader("m", ()), ChunkReader()

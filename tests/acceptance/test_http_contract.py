@@ -1,0 +1,334 @@
+"""The HTTP contract from outside: shapes, statuses, headers, and what bad input is answered."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from gateway import Gateway, gateway
+
+CONFIG: dict[str, Any] = {
+    "providers": {
+        "sim": {
+            "type": "simulated",
+            "models": {
+                "echo": {"input": 1, "output": 2, "chunks": 3},
+                "flaky": {"reply": "ok", "fail": [500, 429]},
+                "down": {"fail": [500] * 50},
+                "slow": {"reply": "slow", "delay": "3s"},
+                "caller": {"tool_calls": [{"name": "look_up", "arguments": {"word": "tea"}}]},
+            },
+        },
+        "away": {"type": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": "x"},
+    },
+    "models": {"fast": {"targets": ["sim/down", "sim/echo"]}, "local": "sim/echo"},
+}
+
+DOUBLE = """
+name: double
+inputs: {n: {type: integer}, word: {type: string, default: hello}}
+steps:
+  - {id: twice, type: set, value: "${input.n * 2}", output: doubled}
+  - id: say
+    type: llm
+    model: local
+    prompt: "{% if doubled > 10 %}large{% else %}small{% endif %} ${input.word}"
+output: {doubled: "${doubled}", said: "${steps.say.output}"}
+"""
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with gateway(tmp_path_factory.mktemp("home"), CONFIG) as installed:
+        installed.serve()
+        answer = installed.http.put("/v1/workflows/double", content=DOUBLE)
+        assert answer.status_code == 201, answer.text
+        yield installed
+
+
+@pytest.fixture
+def client(up: Gateway) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{up.url}/v1", api_key="not-needed", max_retries=0)
+
+
+def error_of(answer: Any, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert {"message", "type", "code", "param"} <= error.keys(), error
+    assert answer.headers["x-request-id"]
+    return error
+
+
+def test_openai_client_unmodified(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "one two three"}]
+    answer = client.chat.completions.create(model="sim/echo", messages=messages)
+    assert answer.choices[0].message.content == "one two three"
+    assert answer.usage and answer.usage.total_tokens == 6
+    assert answer.aigateway["cost_usd"] == pytest.approx(3e-6 + 6e-6, rel=1e-12)  # type: ignore[attr-defined]
+    models = [model.id for model in client.models.list()]
+    assert {"fast", "sim/echo", "simulated/echo"} <= set(models)
+    with pytest.raises(openai.NotFoundError, match="sim/echo"):
+        client.chat.completions.create(model="echho", messages=messages)
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.create(model="sim/nothing", messages=messages)
+
+
+def test_openai_client_streaming_and_tools(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "one two three"}]
+    chunks = list(client.chat.completions.create(model="sim/echo", messages=messages, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "one two three"
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert all(chunk.choices for chunk in chunks)  # no usage chunk that nobody asked for
+    asked = client.chat.completions.create(
+        model="sim/echo", messages=messages, stream=True, stream_options={"include_usage": True}
+    )
+    last = list(asked)[-1]
+    assert last.choices == [] and last.usage and last.usage.total_tokens == 6
+    assert last.aigateway["cost_usd"] == pytest.approx(9e-6)  # type: ignore[attr-defined]
+    tool: Any = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}
+    called = client.chat.completions.create(model="sim/caller", messages=messages, tools=[tool])
+    assert called.choices[0].finish_reason == "tool_calls"
+    assert called.choices[0].message.tool_calls[0].function.name == "look_up"  # type: ignore[index,union-attr]
+
+
+def test_chat_headers_failover_and_the_ledger(up: Gateway) -> None:
+    body = {"model": "fast", "messages": [{"role": "user", "content": "hi"}]}
+    answer = up.http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+    headers = answer.headers
+    assert (headers["x-aigateway-provider"], headers["x-aigateway-model"]) == ("sim", "echo")
+    assert headers["x-aigateway-cost-usd"] == "0.000003"
+    assert float(headers["x-aigateway-overhead-ms"]) >= 0
+    attempts = up.http.get(f"/v1/requests/{headers['x-request-id']}").json()["data"]
+    assert len(attempts) == int(headers["x-aigateway-attempts"]) == len(answer.json()["aigateway"]["attempts"]) > 1
+    assert [row["success"] for row in attempts] == [False] * (len(attempts) - 1) + [True]
+    assert attempts[-1]["cost_source"] == "priced" and attempts[0]["error_class"] == "server_error"
+    assert all(row["requested_model"] == "fast" for row in attempts)
+
+
+def test_exhausted_chain_and_silent_provider(up: Gateway) -> None:
+    body = {"messages": [{"role": "user", "content": "hi"}]}
+    down = up.http.post("/v1/chat/completions", json=body | {"model": "sim/down"})
+    assert error_of(down, 502)["type"] == "server_error"
+    assert down.headers["x-should-retry"] == "false"
+    away = up.http.post("/v1/chat/completions", json=body | {"model": "away/some-model"})
+    error_of(away, 503)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "param"),
+    [
+        (b"{", 400, None),
+        (b"[]", 400, None),
+        (b"{}", 400, "model"),
+        (b'{"model": 5}', 400, "model"),
+        (b'{"model": "sim/echo"}', 400, "messages"),
+        (b'{"model": "sim/echo", "messages": []}', 400, "messages"),
+        (b'{"model": "sim/echo", "messages": ["hi"]}', 400, "messages[0]"),
+        (b'{"model": "sim/echo", "messages": [{"role": "user", "content": "x"}], "stream": "yes"}', 400, "stream"),
+        (b'{"model": "nothing", "messages": [{"role": "user", "content": "x"}]}', 404, "model"),
+    ],
+)
+def test_bad_chat_bodies(up: Gateway, content: bytes, status: int, param: str | None) -> None:
+    before = len(up.http.get("/v1/requests", params={"limit": 200}).json()["data"])
+    answer = up.http.post("/v1/chat/completions", content=content)
+    assert error_of(answer, status)["param"] == param
+    assert answer.headers["x-should-retry"] == "false"
+    assert len(up.http.get("/v1/requests", params={"limit": 200}).json()["data"]) == before
+
+
+def test_info_health_ready_and_unknown_routes(up: Gateway) -> None:
+    assert up.http.get("/").json()["name"] == "aigateway"
+    health = up.http.get("/health").json()
+    assert health["status"] == "healthy" and {"timestamp", "version"} <= health.keys()
+    ready = up.http.get("/ready")
+    assert ready.status_code == 200 and ready.json()["workers"] == 1
+    error_of(up.http.get("/v1/nothing"), 404)
+    error_of(up.http.get("/v1/chat/completions"), 405)
+    assert "/v1/chat/completions" in up.http.get("/openapi.json").json()["paths"]
+
+
+def test_run_from_submission_to_history(up: Gateway) -> None:
+    answer = up.http.post("/v1/workflows/double/runs", json={"input": {"n": 21}, "tags": {"team": "a"}})
+    assert answer.status_code == 202
+    body = answer.json()
+    assert answer.headers["location"] == body["links"]["self"] == f"/v1/runs/{body['id']}"
+    run = up.finished(body["id"])
+    assert run["output"] == {"doubled": 42, "said": "large hello"}
+    assert run["workflow"] == "double" and run["version"] == 1 and run["tags"] == {"team": "a"}
+    assert run["tokens"] == run["usage"]["total_tokens"] == 4 and run["cost_usd"] == pytest.approx(6e-6)
+    assert run["latency_ms"] > 0 and run["error"] is None
+    steps = up.steps(run["id"])
+    assert list(steps) == ["twice", "say"]
+    (attempt,) = steps["say"]["attempts"]
+    assert attempt["number"] == 1 and attempt["status"] == "succeeded" and attempt["worker"]
+    (call,) = attempt["calls"]
+    assert call["model"] == "echo" and call["run_id"] == run["id"] and call["step_id"] == "say"
+    events = up.http.get(f"/v1/runs/{run['id']}/events").json()["data"]
+    assert [event["id"] for event in events] == list(range(1, len(events) + 1))
+    assert [event["type"] for event in events][:2] == ["run.submitted", "run.started"]
+    assert events[-1]["type"] == "run.succeeded"
+    with up.http.stream(
+        "GET", f"/v1/runs/{run['id']}/events", headers={"accept": "text/event-stream", "last-event-id": "2"}
+    ) as live:
+        text = live.read().decode()
+    assert text.startswith("id: 3\n") and f"id: {len(events)}\n" in text
+    listed = up.http.get("/v1/runs", params={"tag": "team:a", "workflow": "double"}).json()
+    assert [row["id"] for row in listed["data"]] == [run["id"]] and listed["next_cursor"] is None
+
+
+def test_pages_of_runs(up: Gateway) -> None:
+    ids = [up.submit("double", {"n": n}, tags={"pages": "yes"}) for n in range(5)]
+    first = up.http.get("/v1/runs", params={"tag": "pages:yes", "limit": 3}).json()
+    rest = up.http.get("/v1/runs", params={"tag": "pages:yes", "limit": 3, "cursor": first["next_cursor"]}).json()
+    assert [row["id"] for row in first["data"] + rest["data"]] == ids[::-1]
+    assert rest["next_cursor"] is None
+
+
+def test_synchronous_workflow(up: Gateway) -> None:
+    answer = up.http.post("/v1/workflow/double", json={"input": {"n": 1, "word": "tea"}})
+    body = answer.json()
+    assert answer.status_code == 200 and body["output"]["said"] == "small tea"
+    assert [step["id"] for step in body["metrics"]["steps"]] == ["twice", "say"]
+    assert body["metrics"]["total_tokens"] == 4
+    late = up.http.post("/v1/workflow/slow", json={"input": {}}, params={"wait": 0.1})
+    error_of(late, 404)
+    inline = {"name": "slowly", "steps": [{"id": "wait", "type": "llm", "model": "sim/slow", "prompt": "x"}]}
+    assert up.http.put("/v1/workflows/slowly", json=inline).status_code == 201
+    past = up.http.post("/v1/workflow/slowly", params={"wait": 0.2}, json={})
+    assert past.status_code == 202 and past.json()["links"]["self"].endswith(past.json()["id"])
+    assert up.finished(past.json()["id"])["output"] == "slow"
+
+
+def test_failed_run_answers_502_and_can_be_retried(up: Gateway) -> None:
+    broken = {
+        "name": "broken",
+        "steps": [
+            {"id": "first", "type": "set", "value": 1},
+            {"id": "ask", "type": "llm", "model": "sim/down", "prompt": "x", "retry": {"max_attempts": 1}},
+        ],
+    }
+    assert up.http.put("/v1/workflows/broken", json=broken).status_code == 201
+    answer = up.http.post("/v1/workflow/broken", json={})
+    error = error_of(answer, 502)
+    assert error["step"] == "ask" and error["class"] == "server_error" and answer.json()["metrics"]["steps"]
+    run_id = answer.json()["run_id"]
+    retried = up.http.post(f"/v1/runs/{run_id}/retry")
+    assert retried.status_code == 202 and retried.json()["status"] == "running"
+    assert up.finished(run_id)["status"] == "failed"
+    steps = up.steps(run_id)
+    assert len(steps["first"]["attempts"]) == 1 and len(steps["ask"]["attempts"]) == 2
+    error_of(up.http.post(f"/v1/runs/{run_id}/cancel"), 409)
+    error_of(up.http.post(f"/v1/runs/{run_id}/resume"), 409)
+
+
+def test_durable_retry_of_a_flaky_step(up: Gateway) -> None:
+    flaky = {
+        "name": "flaky",
+        "steps": [
+            {
+                "id": "ask",
+                "type": "llm",
+                "model": "sim/flaky",
+                "prompt": "x",
+                "retry": {"max_attempts": 3, "initial": "10ms"},
+            }
+        ],
+    }
+    run = up.finished(up.submit(flaky, {}))
+    assert run["status"] == "succeeded" and run["version"] is None
+    assert [a["status"] for a in up.steps(run["id"])["ask"]["attempts"]] == ["failed", "failed", "succeeded"]
+
+
+def test_idempotency_key(up: Gateway) -> None:
+    headers = {"idempotency-key": "order-1"}
+    first = up.http.post("/v1/workflows/double/runs", json={"input": {"n": 1}}, headers=headers)
+    again = up.http.post("/v1/workflows/double/runs", json={"input": {"n": 1}}, headers=headers)
+    assert first.json()["id"] == again.json()["id"] and again.status_code == 202
+    error_of(up.http.post("/v1/workflows/double/runs", json={"input": {"n": 2}}, headers=headers), 409)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "param"),
+    [
+        ("/v1/workflows/dubble/runs", {"input": {"n": 1}}, 404, "workflow"),
+        ("/v1/workflows/double/runs", {"input": {}}, 400, "input.n"),
+        ("/v1/workflows/double/runs", {"input": {"n": "x"}}, 400, "input.n"),
+        ("/v1/workflows/double/runs", {"input": {"n": 1, "m": 2}}, 400, "input.m"),
+        ("/v1/workflows/double/runs", {"inputs": {"n": 1}}, 400, "inputs"),
+        ("/v1/workflows/double/runs", {"input": {"n": 1}, "budget_usd": -1}, 400, "budget_usd"),
+        ("/v1/workflows/double/runs", {"input": {"n": 1}, "priority": "urgent"}, 400, "priority"),
+        ("/v1/workflows/double/runs", {"input": {"n": 1}, "webhook_url": "ftp://x"}, 400, "webhook_url"),
+        ("/v1/workflows/double/runs", {"input": {"n": 1}, "webhook_url": "http://127.0.0.1/x"}, 400, "webhook_url"),
+        ("/v1/runs", {"input": {}}, 400, "workflow"),
+        (
+            "/v1/runs",
+            {"workflow": {"name": "x", "steps": [{"id": "a", "type": "llm", "model": "nothing", "prompt": "x"}]}},
+            400,
+            "steps.a.model",
+        ),
+        (
+            "/v1/runs",
+            {"workflow": {"name": "x", "steps": [{"id": "a", "type": "mcp_tool", "server": "no", "tool": "x"}]}},
+            400,
+            "steps.a.server",
+        ),
+    ],
+)
+def test_bad_submissions_leave_nothing(up: Gateway, path: str, body: dict[str, Any], status: int, param: str) -> None:
+    before = up.http.get("/v1/runs", params={"limit": 1}).json()["data"][0]["id"]
+    assert error_of(up.http.post(path, json=body), status)["param"] == param
+    assert up.http.get("/v1/runs", params={"limit": 1}).json()["data"][0]["id"] == before
+
+
+def test_bad_yaml_names_every_mistake_with_its_place(up: Gateway) -> None:
+    text = "name: bad\nsteps:\n  - id: a\n    type: lllm\n    prompt: x\n  - id: b\n    type: set\n    value: ${steps.c.output}\n"
+    error = error_of(up.http.put("/v1/workflows/bad", content=text), 400)
+    places = [(mistake["line"], mistake["path"]) for mistake in error["details"]]
+    assert len(places) >= 2 and all(line for line, _ in places)
+    assert any("llm" in (mistake["suggestion"] or mistake["message"]) for mistake in error["details"])
+    error_of(up.http.get("/v1/workflows/bad"), 404)
+    error_of(up.http.post("/v1/workflows/validate", content="steps: ["), 400)
+    warned = up.http.post(
+        "/v1/workflows/validate", content="name: w\nsteps: [{id: a, type: llm, model: nothing, prompt: x}]"
+    )
+    assert warned.status_code == 200 and "nothing" in warned.json()["warnings"][0]["message"]
+
+
+def test_versions_are_pinned(up: Gateway) -> None:
+    one = "name: pinned\nsteps: [{id: a, type: set, value: 1}]"
+    assert up.http.put("/v1/workflows/pinned", content=one).status_code == 201
+    assert up.http.put("/v1/workflows/pinned", content=one).status_code == 200
+    changed = up.http.put("/v1/workflows/pinned", content=one.replace("1", "2"))
+    assert changed.status_code == 200 and changed.json()["version"] == 2
+    versions = up.http.get("/v1/workflows/pinned/versions").json()["data"]
+    assert [row["version"] for row in versions] == [2, 1]
+    assert up.finished(up.submit("pinned", {}))["version"] == 2
+    assert up.http.delete("/v1/workflows/pinned").status_code == 204
+    error_of(up.http.get("/v1/workflows/pinned"), 404)
+
+
+def test_ledger_queries_and_csv(up: Gateway) -> None:
+    rows = up.http.get("/v1/requests", params={"model": "echo", "limit": 2}).json()
+    assert len(rows["data"]) == 2 and rows["next_cursor"]
+    lines = up.http.get("/v1/requests.csv", params={"model": "echo"}).text.splitlines()
+    names = lines[0].split(",")
+    seed = "id timestamp workflow_name model prompt_tokens completion_tokens total_tokens cost_usd latency_ms success error"
+    assert set(seed.split()) <= set(names) and len(lines) > 2
+    spend = up.http.get("/v1/spend", params={"group_by": "day,model"}).json()["data"]
+    assert any(row["model"] == "echo" and row["cost_usd"] > 0 and row["day"] for row in spend)
+    error_of(up.http.get("/v1/spend", params={"group_by": "moon"}), 400)
+    error_of(up.http.get("/v1/requests", params={"since": "yesterday"}), 400)
+    error_of(up.http.get("/v1/requests", params={"limit": 0}), 400)
+
+
+def test_wrong_configuration_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "aigateway.yaml").write_text("server:\n  prot: 1\n")
+    installed = Gateway(tmp_path)
+    done = installed.run("serve")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "aigateway.yaml:2" in done.stderr and "port" in done.stderr and "prot" in done.stderr
+    assert json.loads(json.dumps(done.stdout)) == ""
+    installed.http.close()
