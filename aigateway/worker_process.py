@@ -57,6 +57,7 @@ async def _work(settings: Settings, told: argparse.Namespace) -> int:
         webhook_secret=secret,
         allow_private_networks=settings.webhooks.allow_private_networks,
         reject_unknown_prices=settings.unknown_prices == "reject",
+        metrics_host=settings.server.host,
         metrics_port=told.metrics_port,
         close=outgoing.close,
     )

@@ -9,12 +9,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from api import health, ledger, mcp, models, runs, workflows
+from api import health, ledger, mcp, metrics, models, runs, workflows
 from api.asgi import App
 from api.auth import Gate
 from api.chat import ChatEndpoint
 from api.errors import HttpError, Problem, problem_of
 from api.openapi import describe_hot_routes
+from api.pages.routes import routes as page_routes
 from api.services import Services
 from engine.errors import AIGatewayError, Mistake, UserError
 
@@ -28,8 +29,9 @@ def create_app(services: Services) -> App:
         redirect_slashes=False,
     )
     app.router.routes.append(Route("/v1/chat/completions", ChatEndpoint(services), methods=["POST"]))
-    for module in (health, models, runs, workflows, ledger, mcp):
+    for module in (health, models, runs, workflows, ledger, mcp, metrics):
         app.include_router(module.routes(services))
+    app.include_router(page_routes(services))
     app.add_exception_handler(AIGatewayError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

@@ -22,6 +22,7 @@ from api.asgi import (
     unless_disconnected,
 )
 from api.errors import HttpError, problem_of
+from api.metrics import observe_overhead
 from api.services import ChatBook, Services
 from engine.errors import AIGatewayError
 from engine.ledger import CallScope, CostSource
@@ -153,22 +154,27 @@ def _headers(done: Completed, started: float) -> dict[str, str]:
         if done.cost_source is CostSource.UNKNOWN or done.cost_picousd is None
         else usd_text(done.cost_picousd)
     )
-    overhead_ms = (time.perf_counter() - started) * 1000 - done.latency_us / 1000
     return {
         "x-aigateway-cost-usd": cost,
-        "x-aigateway-overhead-ms": f"{max(0.0, overhead_ms):.3f}",
+        "x-aigateway-overhead-ms": _overhead_ms(started, done.latency_us, done.provider, done.model),
         **_origin(done.provider, done.model, len(done.attempts), done.answer.dropped),
     }
 
 
 def _stream_headers(stream: OpenStream, started: float) -> dict[str, str]:
     """What is known at the start: this call is under way, so it counts as an attempt."""
-    first_content_ms = (time.perf_counter() - started) * 1000
-    waited_ms = sum(attempt.latency_us for attempt in stream.attempts) / 1000 + (stream.ttft_us or 0) / 1000
+    waited_us = sum(attempt.latency_us for attempt in stream.attempts) + (stream.ttft_us or 0)
     return {
-        "x-aigateway-overhead-ms": f"{max(0.0, first_content_ms - waited_ms):.3f}",
+        "x-aigateway-overhead-ms": _overhead_ms(started, waited_us, stream.provider, stream.model),
         **_origin(stream.provider, stream.model, len(stream.attempts) + 1, stream.dropped),
     }
+
+
+def _overhead_ms(started: float, upstream_us: int, provider: str, model: str) -> str:
+    """What this process added to the upstream's own time; also observed in the metrics."""
+    seconds = max(0.0, time.perf_counter() - started - upstream_us / 1_000_000)
+    observe_overhead(seconds, provider, model)
+    return f"{seconds * 1000:.3f}"
 
 
 def _origin(provider: str, model: str, attempts: int, dropped: tuple[str, ...]) -> dict[str, str]:

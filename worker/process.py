@@ -40,6 +40,7 @@ class WorkerParts:
     webhook_secret: str
     allow_private_networks: bool
     reject_unknown_prices: bool
+    metrics_host: str
     metrics_port: int | None
     close: Callable[[], Awaitable[None]]
 
@@ -80,7 +81,9 @@ async def _working(parts: WorkerParts, stop: asyncio.Event) -> AsyncGenerator[th
         doorbell,
         parts.executors,
         StepLimits(worker_id, parts.concurrency, parts.reject_unknown_prices),
+        observe=_observer(parts),
     )
+    stop_metrics = _serve_metrics(parts, runner)
     answering.append(runner)
     sweeper = Sweeper(database, catalogue, doorbell, runner, worker_id=worker_id, locks=locks)
     deliveries = Deliveries(
@@ -103,6 +106,7 @@ async def _working(parts: WorkerParts, stop: asyncio.Event) -> AsyncGenerator[th
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
         await deliveries.close()
+        stop_metrics()
         await parts.close()
         heartbeat.stop()
         doorbell.close()
@@ -113,3 +117,24 @@ async def _working(parts: WorkerParts, stop: asyncio.Event) -> AsyncGenerator[th
         broker.close()
         lock.release()
         log.info("worker stopped", action="stop", worker=worker_id)
+
+
+def _observer(parts: WorkerParts) -> Callable[[str, str, float], None] | None:
+    if parts.metrics_port is None:
+        return None
+    from worker.metrics import observe_step  # noqa: PLC0415 - only where a port was asked for
+
+    return observe_step
+
+
+def _serve_metrics(parts: WorkerParts, runner: StepRunner) -> Callable[[], None]:
+    """Serve them where a port was asked for; a port that is taken costs the metrics, not the work."""
+    if parts.metrics_port is None:
+        return lambda: None
+    from worker.metrics import serve_metrics  # noqa: PLC0415 - only where a port was asked for
+
+    try:
+        return serve_metrics(parts.metrics_host, parts.metrics_port, lambda: len(runner.in_flight))
+    except OSError as error:
+        log.error("no metrics", action="metrics", port=parts.metrics_port, error=error.strerror)
+        return lambda: None

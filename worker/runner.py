@@ -7,7 +7,7 @@ is full, so that what is waiting stays in the queue for others.
 import asyncio
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -62,12 +62,15 @@ class StepRunner:
         doorbell: Doorbell,
         executors: Mapping[str, StepExecutor],
         limits: StepLimits,
+        *,
+        observe: Callable[[str, str, float], None] | None = None,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._doorbell = doorbell
         self._executors = executors
         self._limits = limits
+        self._observe = observe  # of each step that ended: its type, its outcome, its seconds
         self._room = threading.BoundedSemaphore(limits.concurrency)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -139,6 +142,7 @@ class StepRunner:
     async def _one(self, held: Claimed) -> str | None:
         book = StepBook(self._database, held, reject_unknown_prices=self._limits.reject_unknown_prices)
         structlog.contextvars.bind_contextvars(run_id=held.run["id"], step=held.key, attempt=held.attempt)
+        started = now_us()
         entry = InFlight(held, asyncio.create_task(self._execute(held, book)), [])  # it logs with what is bound
         self.in_flight[held.step_id] = entry
         if self._grace_is_over:
@@ -148,7 +152,11 @@ class StepRunner:
             if entry.task.cancelled() and entry.reasons:
                 await self._stopped(held, book, entry.reasons)
                 return None
-            return await self._complete(held, book, _outcome(entry.task))
+            outcome = _outcome(entry.task)
+            following = await self._complete(held, book, outcome)
+            if self._observe is not None:
+                self._observe(held.step.type, type(outcome).__name__.lower(), (now_us() - started) / 1_000_000)
+            return following
         finally:
             del self.in_flight[held.step_id]
             structlog.contextvars.clear_contextvars()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,10 +29,9 @@ USERS_OWN = {
 class Stage:
     """A folder with packages that must never be imported, and a temporary folder of its own to look into afterwards."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "here"
-        self.temporary = folder / "tmp"
-        self.temporary.mkdir(parents=True)
+    def __init__(self, folder: Path, temporary: Path) -> None:
+        self.folder = folder
+        self.temporary = temporary
         for room in ("api", "worker", "engine"):
             (self.folder / room).mkdir(parents=True)
             (self.folder / room / "__init__.py").write_text("raise SystemExit('imported from the current folder')\n")
@@ -63,11 +63,12 @@ class Stage:
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Stage]:
     """Kills what a failing test left."""
-    made = Stage(tmp_path)
-    yield made
-    for process in made.processes():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+    with tempfile.TemporaryDirectory(prefix="t-") as short:  # a socket's path has at most 107 bytes
+        made = Stage(tmp_path, Path(short))
+        yield made
+        for process in made.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def soon(condition: Callable[[], bool], what: str) -> None:

@@ -1,0 +1,83 @@
+"""Webhooks from outside: signed, retried under one id, logged, redelivered."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from gateway import Gateway, gateway
+from services import wait_until
+from standardwebhooks.webhooks import Webhook
+
+SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=="
+CONFIG: dict[str, Any] = {"webhooks": {"secret": SECRET, "allow_private_networks": True}}
+ECHO = {"name": "one", "steps": [{"id": "say", "type": "llm", "model": "simulated/echo", "prompt": "hi"}]}
+
+
+class Receiver:
+    """A real receiver that answers with the given statuses in turn, the last one for good."""
+
+    def __init__(self, *statuses: int) -> None:
+        self.got: list[tuple[dict[str, str], bytes]] = []
+        self._statuses = list(statuses)
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
+                self.send_response(receiver._statuses[0] if len(receiver._statuses) == 1 else receiver._statuses.pop(0))
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Silent."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?x=1"
+
+    @contextmanager
+    def listening(self) -> Iterator["Receiver"]:
+        thread = threading.Thread(target=self._server.serve_forever)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            thread.join()
+
+
+def deliveries(up: Gateway, run_id: str) -> list[dict[str, Any]]:
+    return up.http.get(f"/v1/runs/{run_id}/webhooks").json()["data"]
+
+
+def test_signed_retried_logged_and_redelivered(tmp_path: Path) -> None:
+    with gateway(tmp_path / "home", CONFIG) as up, Receiver(500, 204).listening() as receiver:
+        up.serve()
+        run_id = up.submit(ECHO, {}, webhook_url=receiver.url)
+        wait_until(lambda: len(receiver.got) == 2, "the webhook came twice", 20)
+        wait_until(lambda: deliveries(up, run_id)[0]["status"] == "delivered", "it was recorded", 10)
+        (delivery,) = deliveries(up, run_id)
+        assert [attempt["status_code"] for attempt in delivery["attempts"]] == [500, 204]
+        ids = {headers["webhook-id"] for headers, _ in receiver.got}
+        assert ids == {delivery["id"]}
+        for headers, body in receiver.got:
+            Webhook(SECRET).verify(body, headers)
+        told = json.loads(receiver.got[1][1])
+        assert told["type"] == "run.succeeded" and told["data"]["id"] == run_id
+        assert told["data"]["output"] == "hi" and told["data"]["status"] == "succeeded"
+        again = up.http.post(f"/v1/webhooks/{delivery['id']}/redeliver")
+        assert again.status_code == 202
+        wait_until(lambda: len(receiver.got) == 3, "it came once more", 10)
+        assert receiver.got[2][0]["webhook-id"] == delivery["id"]
+
+
+def test_private_receivers_are_refused_by_default(tmp_path: Path) -> None:
+    with gateway(tmp_path / "home", {}) as up:
+        up.serve()
+        body = {"workflow": ECHO, "input": {}, "webhook_url": "http://localhost:9/"}
+        answer = up.http.post("/v1/runs", json=body)
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "webhook_url"

@@ -1,0 +1,223 @@
+"""What the pages show, and that nothing anyone wrote can do more than be shown."""
+
+import re
+from collections.abc import Iterable
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from stage import Stage
+from starlette.testclient import TestClient
+
+from engine.clock import now_us
+from engine.ledger import CallScope, CostSource
+from engine.ports import Failed, Succeeded
+from engine.states import ErrorClass
+from engine.store.requests import DAY_US
+
+TWO_STEPS = """
+name: two-steps
+steps:
+  - {id: first, type: llm, model: local, prompt: hello, retry: {max_attempts: 3}}
+  - {id: second, type: set, value: "${first}"}
+"""
+HOSTILE = """</pre><script>alert(1)</script><img src=x onerror="alert(2)">'"{{ 7 * 7 }}${8 * 8}"""
+
+
+class Page(HTMLParser):
+    """The tags of a page and the text between them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def addresses(self) -> Iterable[str]:
+        for _, attributes in self.tags:
+            yield from (attributes[name] or "" for name in ("href", "src", "action") if name in attributes)
+
+
+def get(browser: TestClient, address: str, status: int = 200) -> Page:
+    answer = browser.get(address)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    return Page(answer.text)
+
+
+def finish(stage: Stage, run: str, output: Any = "Tea is old.") -> None:
+    held = stage.claim(run)
+    stage.settle(stage.open(scope=stage.scope(held)))
+    stage.complete(held, Succeeded(output, "openai/gpt-6-luna"))
+    stage.complete(stage.claim(run), Succeeded(output, None))
+
+
+def test_an_empty_gateway_says_what_to_do(stage: Stage, browser: TestClient) -> None:
+    page = get(browser, "/dashboard")
+    assert "No run yet" in page.text and "aigateway run" in page.text
+    assert "No runs yet" in get(browser, "/dashboard/runs").text
+    assert "No MCP server is configured" in get(browser, "/dashboard/mcp").text
+
+
+def test_the_overview_adds_up_today_7_and_30_days(stage: Stage, browser: TestClient) -> None:
+    for days_ago, usd in ((0, 1), (3, 2), (20, 4), (31, 8)):
+        stage.settle(stage.open(at_us=now_us() - days_ago * DAY_US), cost_picousd=usd * 10**12)
+    unknown = stage.open(scope=CallScope("r", workflow_name="digest"), provider="vllm", model="own")
+    stage.settle(unknown, cost_picousd=None, cost_source=CostSource.UNKNOWN)
+    page = get(browser, "/dashboard")
+    assert "Today $1.00 2 calls" in page.text
+    assert "7 days $3.00 3 calls" in page.text
+    assert "30 days $7.00 4 calls" in page.text
+    assert page.text.count("not in it: 1 call of unknown price") == 3
+    assert "gpt-6-luna openai 3 495 $7.00" in page.text
+    assert "own vllm 1 165 $0.00 + 1 unknown" in page.text
+    assert "digest 1 165 $0.00 + 1 unknown" in page.text and "outside workflows 3 495 $7.00" in page.text
+    bars = [attributes for attributes in page.all("rect") if attributes.get("class") == "bar"]
+    assert len(bars) == 30
+    assert [bar["height"] for bar in bars if bar["height"] != "0.0"] == ["100.0", "50.0", "25.0"]
+    assert re.search(r"\d{4}-\d\d-\d\d: \$4\.00, 1 calls, 165 tokens", page.text)
+
+
+def test_the_overview_links_the_latest_runs(stage: Stage, browser: TestClient) -> None:
+    run = stage.submit(TWO_STEPS)
+    finish(stage, run)
+    page = get(browser, "/dashboard")
+    assert f"/dashboard/runs/{run}" in page.addresses()
+    assert re.search(r"succeeded two-steps \w{8} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \d+ ms 165 \$0\.0015", page.text)
+
+
+def test_runs_are_filtered_and_paged(stage: Stage, browser: TestClient) -> None:
+    runs = [stage.submit(TWO_STEPS) for _ in range(52)]
+    other = stage.submit("name: other\nsteps:\n  - {id: a, type: set, value: 1}\n")
+    stage.complete(stage.claim(other), Succeeded(1, None))
+
+    def listed(page: Page) -> list[str]:
+        found = [address.rpartition("/")[2] for address in page.addresses() if "/dashboard/runs/" in address]
+        return [address for address in found if len(address) == 36]
+
+    first = get(browser, "/dashboard/runs")
+    assert listed(first) == [other, *reversed(runs[3:])]
+    older = next(address for address in first.addresses() if "before=" in address)
+    assert listed(get(browser, older)) == list(reversed(runs[:3]))
+    assert listed(get(browser, "/dashboard/runs?status=succeeded")) == [other]
+    assert listed(get(browser, "/dashboard/runs?workflow=other&status=succeeded")) == [other]
+    assert not listed(get(browser, "/dashboard/runs?workflow=nothing"))
+    kept = next(a for a in get(browser, "/dashboard/runs?workflow=two-steps").addresses() if "before=" in a)
+    assert "workflow=two-steps" in kept
+    assert "there is no run status 'lost'" in get(browser, "/dashboard/runs?status=lost", 400).text
+
+
+def test_a_run_shows_each_step_with_its_attempts_and_calls(stage: Stage, browser: TestClient) -> None:
+    run = stage.submit(TWO_STEPS, {"topic": "tea"}, tags={"team": "press"}, budget_picousd=10**12)
+    held = stage.claim(run)
+    stage.fail(stage.open(scope=stage.scope(held)))
+    stage.complete(held, Failed(ErrorClass.RATE_LIMIT, "slow down"))
+    page = get(browser, f"/dashboard/runs/{run}")
+    assert "first llm waiting" in page.text and "next attempt" in page.text
+    assert "attempt 1: failed" in page.text and "Attempt 1 failed" in page.text
+    assert "openai gpt-6-luna failed \u2013 \u2013 $0.00 1.2 s rate_limit slow down" in page.text
+    assert "second set pending" in page.text
+    assert '"topic": "tea"' in page.text and "team: press" in page.text and "of $1.00" in page.text
+    assert page.all("main")[0]["data-refresh-ms"] == "1000"
+    assert page.all("meta")[-1] == {"http-equiv": "refresh", "content": "5"}
+
+
+def test_an_ended_run_stands_still(stage: Stage, browser: TestClient) -> None:
+    run = stage.submit(TWO_STEPS)
+    finish(stage, run)
+    page = get(browser, f"/dashboard/runs/{run}")
+    assert "Tea is old." in page.text and "openai/gpt-6-luna · 165 tokens · $0.0015" in page.text
+    assert "data-refresh-ms" not in page.all("main")[0]
+    assert all("http-equiv" not in attributes for attributes in page.all("meta"))
+    assert not page.all("form")
+
+
+def test_an_error_is_told(stage: Stage, browser: TestClient) -> None:
+    run = stage.submit(TWO_STEPS)
+    stage.complete(stage.claim(run), Failed(ErrorClass.AUTH, "the key is wrong", final=True))
+    page = get(browser, f"/dashboard/runs/{run}")
+    assert "auth in step first the key is wrong" in page.text
+    assert "Retry from the failed step" in page.text
+
+
+def test_what_others_wrote_is_only_shown(stage: Stage, browser: TestClient) -> None:
+    run = stage.submit(TWO_STEPS, {HOSTILE: HOSTILE}, tags={HOSTILE: HOSTILE})
+    held = stage.claim(run)
+    stage.fail(stage.open(scope=stage.scope(held), model=HOSTILE, provider=HOSTILE), error=HOSTILE)
+    stage.complete(held, Failed(ErrorClass.RATE_LIMIT, HOSTILE))
+    again = stage.submit(TWO_STEPS)
+    finish(stage, again, HOSTILE)
+    for address in ("/dashboard", "/dashboard/runs", f"/dashboard/runs/{run}", f"/dashboard/runs/{again}"):
+        html = browser.get(address).text
+        assert "<script>alert" not in html and "<img" not in html
+        assert "49" not in re.findall(r"'\"(\S+)\$", html)
+    filtered = browser.get("/dashboard/runs", params={"workflow": HOSTILE}).text
+    assert "<script>alert" not in filtered and "&lt;script&gt;alert(1)" in filtered
+    page = get(browser, f"/dashboard/runs/{again}")
+    assert HOSTILE in "".join(page.words)
+
+
+@pytest.mark.parametrize("path", ["/dashboard", "/dashboard/runs", "/dashboard/mcp", "/dashboard/runs/{run}"])
+def test_pages_hold_to_their_own_policy(stage: Stage, browser: TestClient, path: str) -> None:
+    run = stage.submit(TWO_STEPS)
+    answer = browser.get(path.format(run=run))
+    assert answer.headers["content-security-policy"].startswith("default-src 'self';")
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    page = Page(answer.text)
+    assert all(address.startswith(("/", "#")) and not address.startswith("//") for address in page.addresses())
+    for tag, attributes in page.tags:
+        assert tag != "style" and "style" not in attributes
+        assert not [name for name in attributes if name.startswith("on")]
+        assert tag != "script" or attributes["src"]
+        if tag == "th":
+            assert attributes["scope"] in ("col", "row")
+    assert [attributes["lang"] for attributes in page.all("html")] == ["en"]
+    assert len(page.all("main")) == len(page.all("h1")) == 1
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    named = {attributes["aria-labelledby"] for _, attributes in page.tags if "aria-labelledby" in attributes}
+    assert set(" ".join(str(name) for name in named).split()) <= set(ids)
+
+
+def test_the_pages_files_are_served_for_ever(browser: TestClient) -> None:
+    files = [address for address in get(browser, "/dashboard").addresses() if "/static/" in address]
+    assert len(files) == 3 and all("?v=" in address for address in files)
+    types = {browser.get(address).headers["content-type"] for address in files}
+    assert types == {"image/svg+xml", "text/css; charset=utf-8", "text/javascript; charset=utf-8"}
+    assert "immutable" in browser.get(files[0]).headers["cache-control"]
+    get(browser, "/dashboard/static/routes.py", 404)
+    assert browser.get("/dashboard/static/..%2Froutes.py").status_code == 404
+
+
+def test_a_long_value_is_cut_and_opens(stage: Stage, browser: TestClient) -> None:
+    run = stage.submit(TWO_STEPS)
+    finish(stage, run, "tea " * 500_000)
+    html = browser.get(f"/dashboard/runs/{run}").text
+    assert "All 2,000,000 characters" in html and "Cut here" in html
+    assert len(html) < 500_000
+
+
+def test_a_lone_surrogate_from_a_model_breaks_no_page(stage: Stage, browser: TestClient) -> None:
+    run = stage.submit(TWO_STEPS)
+    finish(stage, run, "half \ud83d of a face")
+    assert "half ? of a face" in get(browser, f"/dashboard/runs/{run}").text
+
+
+def test_an_unknown_run_is_a_page_that_says_so(browser: TestClient) -> None:
+    page = get(browser, "/dashboard/runs/none", 404)
+    assert "404 run_not_found there is no run none" in page.text
