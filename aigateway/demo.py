@@ -116,17 +116,18 @@ class _Play:
         return Evidence(run, steps, calls, kill, self._pids)
 
     def _kill(self, run_id: str) -> Kill:
-        """SIGKILL to the worker that waits for the report's model; the other one is up by then."""
+        """SIGKILL to the worker that waits for the report's model, once there is another one to take it over."""
+        self._watch(
+            run_id, lambda run, _: run["status"] in RUN_ENDED or self._client.get("/ready")["workers"] >= WORKERS
+        )
+        self._pids |= _worker_pids(self._database_url)
         run, steps = self._watch(run_id, lambda run, steps: run["status"] in RUN_ENDED or _call_in_flight(steps))
         if run["status"] in RUN_ENDED:
             why = f": {run['error']['step']}: {run['error']['message']}" if run["error"] else ""
             raise FatalError("run_ended", f"the run {run['status']} before a worker could be killed{why}")
         attempt = _step(steps, KILLED_STEP)["attempts"][-1]
         worker = attempt["worker"]
-        self._pids |= _worker_pids(self._database_url)
-        if worker not in self._pids:
-            raise FatalError("no_such_worker", f"nobody knows the process of worker {worker}")
-        pid = self._pids[worker]
+        pid = self._pid(worker)
         self._narrator.say(f"{KILLED_STEP}: worker {pid} has sent the call and waits for the answer")
         until = time.monotonic() + self._pace.kill_after_s
         self._watch(run_id, lambda _run, _steps: time.monotonic() >= until)
@@ -160,10 +161,16 @@ class _Play:
                     self._narrator.say(line)
 
     def _takeover(self, step: Json, attempt: Json) -> str:
-        if attempt["worker"] not in self._pids:
-            self._pids |= _worker_pids(self._database_url)
-        pid = self._pids.get(attempt["worker"], "?")
+        pid = self._pid(attempt["worker"])
         return f"{step['id']}: worker {pid} takes it over and sends the call again: attempt {attempt['number']}"
+
+    def _pid(self, worker: str) -> int:
+        """Raises: FatalError(no_such_worker)."""
+        if worker not in self._pids:  # started in the place of a killed one
+            self._pids |= _worker_pids(self._database_url)
+        if worker not in self._pids:
+            raise FatalError("no_such_worker", f"nobody knows the process of worker {worker}")
+        return self._pids[worker]
 
 
 def _call_in_flight(steps: list[Json]) -> bool:
@@ -178,7 +185,7 @@ def _step(steps: list[Json], name: str) -> Json:
 
 def _ending(step: Json) -> str:
     if step["type"] == "mcp_tool":
-        return f"{step['id']}: {len(step['output'])} documents found by the MCP server `{MCP_SERVER}` (local files)"
+        return f"{step['id']}: {len(step['output'])} documents found by MCP server `{MCP_SERVER}` (local files)"
     return f"{step['id']}: answered by {step['model']}, {step['tokens']:,} tokens, {money(step['cost_usd'])}"
 
 

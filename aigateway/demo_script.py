@@ -30,7 +30,7 @@ class Pace:
 
 
 CALM = Pace(summarize_s=1.2, report_s=4.0, kill_after_s=2.0)
-FAST = Pace(summarize_s=0.1, report_s=1.2, kill_after_s=0.2)
+FAST = Pace(summarize_s=0.1, report_s=1.0, kill_after_s=0.2)
 
 _SUMMARY = """\
 Ships were guided by two things that could be known in advance: lights and water. Lighthouses grew from the fire on Pharos, \

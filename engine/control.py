@@ -18,7 +18,7 @@ def cancel(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> Row:
     if run["status"] == RunStatus.CANCELLED.value:
         return run
     if run["status"] in RUN_ENDED:
-        raise Conflict("run_ended", f"the run has {run['status']} already, only a run that goes on can be cancelled")
+        raise Conflict("run_ended", f"the run is over ({run['status']}), only a run that goes on can be cancelled")
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
     transition.cancel_run()
     transition.close()
@@ -31,7 +31,7 @@ def pause(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> Row:
     if run["status"] == RunStatus.PAUSED.value:
         return run
     if run["status"] not in _GOING_ON:
-        raise Conflict("run_ended", f"the run has {run['status']} already, only a run that goes on can be paused")
+        raise Conflict("run_ended", f"the run is over ({run['status']}), only a run that goes on can be paused")
     set_run_status(tx, run_id, RunStatus.PAUSED, "user")
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
     transition.history.add(EventType.RUN_PAUSED, data={"reason": "user"})

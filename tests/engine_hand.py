@@ -1,6 +1,7 @@
 """Drives the engine's transitions by hand: no worker, no executor, no clock but the one that the test moves."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -102,9 +103,7 @@ class Hand:
         assert held is not None, f"{key} is not to be claimed: {self.statuses(run_id)}"
         return held
 
-    def complete(
-        self, held: Claimed, outcome: Outcome, *settlements: Settlement, chance: float = 0.5
-    ) -> Completed:
+    def complete(self, held: Claimed, outcome: Outcome, *settlements: Settlement, chance: float = 0.5) -> Completed:
         ended = Ended(outcome, settlements, chance)
         return self.do(lambda tx: attempts.complete(tx, self.catalogue, held, ended, self.now))
 
@@ -148,9 +147,7 @@ class Hand:
         self.do(lambda tx: insert_worker(tx, row))
 
     def bury(self, worker: str, *, only_if_lapsed: bool = False) -> sweeper.Swept:
-        return self.do(
-            lambda tx: sweeper.bury(tx, self.catalogue, worker, self.now, only_if_lapsed=only_if_lapsed)
-        )
+        return self.do(lambda tx: sweeper.bury(tx, self.catalogue, worker, self.now, only_if_lapsed=only_if_lapsed))
 
     def wake(self) -> list[str]:
         return [ring.step_id for ring in self.do(lambda tx: sweeper.wake_due(tx, self.now)).rings]
@@ -163,6 +160,12 @@ def opened(url: str) -> Iterator[Hand]:
         yield Hand(database)
     finally:
         database.close()
+
+
+def at_once(*actions: Callable[[], T]) -> list[T]:
+    """What each of them gives, all on threads of their own. Raises: what the first of them raised."""
+    with ThreadPoolExecutor(len(actions)) as pool:
+        return [answer.result(60) for answer in [pool.submit(action) for action in actions]]
 
 
 def intent_of(held: Claimed, now: int, reserve_picousd: int | None = 100) -> Intent:

@@ -46,6 +46,6 @@ def usd_field(fields: dict[str, str], name: str) -> Decimal | None:
         amount = Decimal(text)
     except InvalidOperation:
         amount = Decimal(-1)
-    if not 0 <= amount <= 1_000_000:  # also refuses NaN, which compares with nothing
+    if not amount.is_finite() or not 0 <= amount <= 1_000_000:
         raise UserError("invalid_parameter", f"{name} must be an amount of USD such as 2.50", param=name)
     return amount

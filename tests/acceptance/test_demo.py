@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -53,11 +53,13 @@ class Stage:
         except (psutil.NoSuchProcess, psutil.AccessDenied, ProcessLookupError):
             return False
 
-    def has_workers(self) -> bool:
-        """Whether a worker process of the demo's server has come up."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return any("worker" in " ".join(process.cmdline()[3:5]) for process in self.processes())
-        return False
+    @contextlib.contextmanager
+    def told(self, line: str) -> Iterator[psutil.Popen]:
+        """The demo at its calm pace, as soon as it has told a line that holds `line`."""
+        with psutil.Popen(COMMAND, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, text=True) as demo:
+            found = next((text for text in demo.stdout if line in text), None)
+            assert found, f"ended with code {demo.wait(DEADLINE_S)} before it said: {line}"
+            yield demo
 
 
 @pytest.fixture
@@ -69,11 +71,6 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         for process in made.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-
-
-def soon(condition: Callable[[], bool], what: str) -> None:
-    """Within ten seconds."""
-    wait_until(condition, what, deadline_s=10)
 
 
 def test_it_proves_what_was_not_paid_twice(stage: Stage) -> None:
@@ -110,20 +107,19 @@ def test_it_proves_what_was_not_paid_twice(stage: Stage) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_takes_everything_down(stage: Stage, number: signal.Signals) -> None:
-    demo = psutil.Popen(COMMAND, cwd=stage.folder, env=stage.environment, stdout=subprocess.DEVNULL)
-    wait_until(stage.has_workers, "no worker came up", deadline_s=DEADLINE_S)
-    demo.send_signal(number)
-    assert demo.wait(timeout=DEADLINE_S) == 130
-    soon(lambda: stage.processes() == [], "a process was left behind")
+    with stage.told("waits for the answer") as demo:
+        assert len(stage.processes()) >= 5, "the demo, its server, two workers and an MCP server"
+        demo.send_signal(number)
+        assert demo.wait(timeout=DEADLINE_S) == 130
+    assert stage.processes() == []
     assert list(stage.temporary.iterdir()) == []
 
 
 def test_killed_it_leaves_no_process(stage: Stage) -> None:
-    demo = psutil.Popen(COMMAND, cwd=stage.folder, env=stage.environment, stdout=subprocess.DEVNULL)
-    wait_until(stage.has_workers, "no worker came up", deadline_s=DEADLINE_S)
-    demo.kill()
-    demo.wait()
-    soon(lambda: stage.processes() == [], "a process outlived the demo")
+    with stage.told("waits for the answer") as demo:
+        demo.kill()
+        demo.wait()
+    wait_until(lambda: stage.processes() == [], "a process outlived the demo", deadline_s=10)
 
 
 def test_told_in_plain_lines_it_says_what_is_simulated(stage: Stage) -> None:

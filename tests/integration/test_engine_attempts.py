@@ -142,9 +142,7 @@ def test_completing_again_after_a_lost_answer_changes_nothing(hand: Hand) -> Non
 
 
 def test_completions_of_one_run_at_once_lose_nothing(database_url: str) -> None:
-    wide = "name: wide\nsteps:\n" + "".join(
-        f"  - {{id: s{n}, type: set, value: 1, needs: []}}\n" for n in range(16)
-    )
+    wide = "name: wide\nsteps:\n" + "".join(f"  - {{id: s{n}, type: set, value: 1, needs: []}}\n" for n in range(16))
     wide += f"  - {{id: last, type: set, value: 1, needs: [{', '.join(f's{n}' for n in range(16))}]}}\n"
     with opened(database_url) as one, opened(database_url) as two:
         run_id = one.start(wide)

@@ -18,8 +18,8 @@ from engine.store.requests import DAY_US
 TWO_STEPS = """
 name: two-steps
 steps:
-  - {id: first, type: llm, model: local, prompt: hello, retry: {max_attempts: 3}}
-  - {id: second, type: set, value: "${first}"}
+  - {id: first, type: llm, model: local, prompt: hello, retry: {max_attempts: 3}, output: answer}
+  - {id: second, type: set, value: "${answer}"}
 """
 HOSTILE = """</pre><script>alert(1)</script><img src=x onerror="alert(2)">'"{{ 7 * 7 }}${8 * 8}"""
 

@@ -204,4 +204,3 @@ def test_what_was_answered_survives_sigkill(sqlite_url: str) -> None:
 def test_an_unknown_kind_of_database_is_named() -> None:
     with pytest.raises(Exception, match="mysql is not supported"):
         Database("mysql://somewhere/db")
-

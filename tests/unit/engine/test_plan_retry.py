@@ -51,9 +51,7 @@ def test_no_upstream_makes_a_step_wait_for_ever(after: float) -> None:
 
 
 @given(chance=st.floats(0, 1, exclude_max=True), failures=st.integers(1, 99), factor=st.floats(1, 10))
-def test_jitter_stays_between_half_and_one_and_a_half_of_the_pause(
-    chance: float, failures: int, factor: float
-) -> None:
+def test_jitter_stays_between_half_and_one_and_a_half_of_the_pause(chance: float, failures: int, factor: float) -> None:
     policy = RetryPolicy(max_attempts=100, initial_s=0.5, factor=factor, max_s=30, errors=RETRIED_BY_DEFAULT)
     whole = min(0.5 * factor ** (failures - 1), 30)
     jittered = pause(policy, failures, chance=chance)
