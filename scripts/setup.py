@@ -21,7 +21,11 @@ VENV = ROOT / ".venv"
 WHEEL_VENV = ROOT / ".cache" / "wheel-venv"
 LOCKS = {"runtime": ROOT / "requirements.lock", "dev": ROOT / "requirements-dev.lock"}
 OLDEST_PYTHON = (3, 11)
-SYSTEM_PACKAGES = {"redis-server": ("redis-server",), "chromium": ("chromium", "chromium-browser", "google-chrome")}
+SYSTEM_PACKAGES = {
+    "curl": ("curl",),
+    "redis-server": ("redis-server",),
+    "chromium": ("chromium", "chromium-browser", "google-chrome"),
+}
 
 
 class SetupFailed(Exception):

@@ -8,6 +8,7 @@ from typing import Any
 import openai
 import pytest
 from gateway import Gateway, gateway
+from services import PostgresServer
 
 CONFIG: dict[str, Any] = {
     "providers": {
@@ -39,9 +40,14 @@ output: {doubled: "${doubled}", said: "${steps.say.output}"}
 """
 
 
-@pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("home"), CONFIG) as installed:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def up(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Gateway]:
+    environment: dict[str, str] = {}
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        environment["AIGATEWAY_DATABASE_URL"] = server.url("http_contract")
+        server.execute("CREATE DATABASE http_contract")
+    with gateway(tmp_path_factory.mktemp("home"), CONFIG, **environment) as installed:
         installed.serve()
         answer = installed.http.put("/v1/workflows/double", content=DOUBLE)
         assert answer.status_code == 201, answer.text

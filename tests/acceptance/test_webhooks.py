@@ -1,53 +1,17 @@
 """Webhooks from outside: signed, retried under one id, logged, redelivered."""
 
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from gateway import Gateway, gateway
+from receiver import Receiver
 from services import wait_until
 from standardwebhooks.webhooks import Webhook
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=="
 CONFIG: dict[str, Any] = {"webhooks": {"secret": SECRET, "allow_private_networks": True}}
 ECHO = {"name": "one", "steps": [{"id": "say", "type": "llm", "model": "simulated/echo", "prompt": "hi"}]}
-
-
-class Receiver:
-    """A real receiver that answers with the given statuses in turn, the last one for good."""
-
-    def __init__(self, *statuses: int) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self._statuses = list(statuses)
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                self.send_response(receiver._statuses[0] if len(receiver._statuses) == 1 else receiver._statuses.pop(0))
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Silent."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}/hook?x=1"
-
-    @contextmanager
-    def listening(self) -> Iterator["Receiver"]:
-        thread = threading.Thread(target=self._server.serve_forever)
-        thread.start()
-        try:
-            yield self
-        finally:
-            self._server.shutdown()
-            self._server.server_close()
-            thread.join()
 
 
 def deliveries(up: Gateway, run_id: str) -> list[dict[str, Any]]:
