@@ -28,7 +28,7 @@ from engine.store.revision import bring_up_to_date
 from engine.sweeper import bury
 from worker.broker import BrokerDoorbell, declare_bells, local_broker, redis_broker
 from worker.housekeeping import Heartbeat, register
-from worker.liveness import LifeLock, locks_folder
+from worker.liveness import LifeLock, runtime_folder
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +39,7 @@ _REQUESTS_GRACE_S = 10
 def run_serve(settings: Settings, *, workers: int, config_path: str | None) -> None:
     """API, embedded queue and workers in one process tree, until SIGTERM or SIGINT."""
     bring_up_to_date(settings.database_url)
-    bells = Path(tempfile.mkdtemp(prefix="aigateway-"))
+    bells = Path(tempfile.mkdtemp(prefix="bells-", dir=runtime_folder()))
     try:
         asyncio.run(_serve(settings, config_path, workers=workers, bells=bells))
     finally:
@@ -102,7 +102,7 @@ async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -
     """The parts of an API process, entered among the living so that its open calls are found if it dies."""
     database, leases = Database(settings.database_url), Database(settings.database_url, readers=0)
     process_id = new_id()
-    lock = LifeLock(locks_folder(settings.database_url), process_id)
+    lock = LifeLock(runtime_folder(), process_id)
     await asyncio.to_thread(register, leases, process_id, "api")
     heartbeat = Heartbeat(leases, process_id, lambda: _register_again(leases, process_id))
     broker = local_broker(bells, listen=False) if bells else redis_broker(settings.redis_url or "")

@@ -4,9 +4,10 @@ import csv
 import io
 from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import StreamingResponse
 
 from api.params import check_limit, instant_us, page
@@ -60,36 +61,45 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
+class LedgerQuery(BaseModel):
+    """What narrows the ledger's rows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = None
+    provider: str | None = None
+    workflow: str | None = None
+    run: str | None = None
+    request: str | None = None
+    key: str | None = None
+    status: Literal["started", "succeeded", "failed", "unknown"] | None = None
+    since: str | None = None
+    until: str | None = None
+
+    def filters(self) -> dict[str, Any]:
+        """As the store takes them. Raises: UserError for a time that cannot be read."""
+        told = self.model_dump()
+        return told | {name: instant_us(told[name], name) for name in ("since", "until")}
+
+
+class LedgerPageQuery(LedgerQuery):
+    """The same, a page at a time."""
+
+    limit: int = 50
+    cursor: str | None = None
+
+
 def _row_routes(router: APIRouter, services: Services) -> None:
     @router.get("/v1/requests", summary="Upstream calls, newest first")
-    async def rows(  # pyright: ignore[reportUnusedFunction]
-        model: str | None = None,
-        provider: str | None = None,
-        workflow: str | None = None,
-        run: str | None = None,
-        status: str | None = None,
-        since: str | None = None,
-        until: str | None = None,
-        limit: int = 50,
-        cursor: str | None = None,
-    ) -> dict[str, Any]:
-        filters = _filters(model, provider, workflow, run, status, since, until) | {"before": cursor}
-        size = check_limit(limit)
+    async def rows(asked: Annotated[LedgerPageQuery, Query()]) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        filters = asked.filters() | {"before": asked.cursor}
+        size = check_limit(asked.limit)
         found = await services.database.read(lambda tx: list_requests(tx, filters, size + 1))
         return page([request_view(row) for row in found], size)
 
     @router.get("/v1/requests.csv", summary="Upstream calls as CSV, any number")
-    async def rows_csv(  # pyright: ignore[reportUnusedFunction]
-        model: str | None = None,
-        provider: str | None = None,
-        workflow: str | None = None,
-        run: str | None = None,
-        status: str | None = None,
-        since: str | None = None,
-        until: str | None = None,
-    ) -> StreamingResponse:
-        filters = _filters(model, provider, workflow, run, status, since, until)
-        return _csv(_request_lines(services, filters), "requests.csv")
+    async def rows_csv(asked: Annotated[LedgerQuery, Query()]) -> StreamingResponse:  # pyright: ignore[reportUnusedFunction]
+        return _csv(_request_lines(services, asked.filters()), "requests.csv")
 
     @router.get("/v1/requests/{request_id}", summary="The upstream calls of one request")
     async def attempts(request_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
@@ -130,14 +140,6 @@ def _sum_routes(router: APIRouter, services: Services) -> None:
                 yield csv_line([flat[column] for column in columns])
 
         return _csv(lines(), "spend.csv")
-
-
-def _filters(*values: str | None) -> dict[str, Any]:
-    names = ("model", "provider", "workflow", "run", "status", "since", "until")
-    filters: dict[str, Any] = dict(zip(names, values, strict=True))
-    for name in ("since", "until"):
-        filters[name] = instant_us(filters[name], name)
-    return filters
 
 
 def _groups(text: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from api.errors import HttpError
 from api.services import ChatBook, Services
 from engine.ledger import CallScope
 from engine.states import ErrorClass
-from mcp_bridge.booking import call_booked
+from mcp_bridge.booking import BookedTools
 from mcp_bridge.errors import ToolError
 
 
@@ -43,17 +43,9 @@ def routes(services: Services) -> APIRouter:
     async def call(tool: str, request: Request, asked: ToolCall | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         told = asked or ToolCall()
         found = await services.bridge.find(tool, told.server)
-        scope = CallScope(request_id=request.state.request_id)
+        booked = BookedTools(services.bridge, ChatBook(services), CallScope(request_id=request.state.request_id))
         try:
-            result = await call_booked(
-                services.bridge,
-                ChatBook(services),
-                scope,
-                found,
-                told.params,
-                server=told.server,
-                timeout_s=told.timeout_s,
-            )
+            result = await booked.call(found, told.params, server=told.server, timeout_s=told.timeout_s)
         except ToolError as error:
             raise _as_http(error) from error
         return {"server": result.server, "tool": result.tool, "result": result.value}

@@ -26,7 +26,6 @@ from engine.clock import now_us
 from engine.errors import RetryableError
 from engine.money import to_usd
 from engine.states import Priority, StepStatus
-from engine.store.database import Row
 from engine.store.gauges import Gauges, Queue, read_gauges
 from engine.store.ledger_totals import BUCKETS_MS, MOST_LABELS, OTHER, Folded, Labels, Totals, read_totals
 
@@ -179,17 +178,17 @@ def _queue_families(queue: Queue, now: int) -> Iterator[Metric]:
     yield GaugeMetricFamily("aigateway_queue_oldest_seconds", "How long the oldest of them has waited.", oldest_s)
 
 
-def _runs(rows: Sequence[Row]) -> list[tuple[tuple[str, str], int]]:
+def _runs(counts: Mapping[tuple[str, str], int]) -> list[tuple[tuple[str, str], int]]:
     """The MOST_LABELS workflows with the most runs by name, the others as one."""
     sizes: dict[str, int] = {}
-    for row in rows:
-        sizes[row["workflow_name"]] = sizes.get(row["workflow_name"], 0) + int(row["number"])
+    for (workflow, _), number in counts.items():
+        sizes[workflow] = sizes.get(workflow, 0) + number
     named = set(sorted(sizes, key=lambda name: (-sizes[name], name))[:MOST_LABELS])
-    counts: dict[tuple[str, str], int] = {}
-    for row in rows:
-        key = (row["workflow_name"] if row["workflow_name"] in named else OTHER[2], row["status"])
-        counts[key] = counts.get(key, 0) + int(row["number"])
-    return sorted(counts.items())
+    shown: dict[tuple[str, str], int] = {}
+    for (workflow, status), number in counts.items():
+        key = (workflow if workflow in named else OTHER[2], status)
+        shown[key] = shown.get(key, 0) + number
+    return sorted(shown.items())
 
 
 def _database_up(value: int) -> Metric:

@@ -90,7 +90,7 @@ def _step_view(
         "error": error,
         "model": step["model"],
         "cost_usd": to_usd(sum(call["cost_picousd"] or 0 for call in own)),
-        "cost_unknown_calls": sum(call["cost_source"] == "unknown" for call in own),
+        "cost_unknown_calls": sum(call["cost_source"] == "unknown" and call["status"] != "started" for call in own),
         "tokens": sum(call["total_tokens"] or 0 for call in own),
         "latency_ms": _elapsed_ms(step["started_us"], step["finished_us"]),
         "started_at": _iso(step["started_us"]),

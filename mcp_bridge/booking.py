@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from engine.clock import new_id, now_us
@@ -13,39 +14,44 @@ from mcp_bridge.catalogue import Tool
 from mcp_bridge.errors import ToolError
 
 
-async def call_booked(
-    bridge: McpBridge,
-    book: Book,
-    scope: CallScope,
-    tool: Tool,
-    params: Mapping[str, Any],
-    *,
-    server: str | None,
-    timeout_s: float | None,
-) -> ToolResult:
-    """Call `tool`, found before, on `server` (None: on any that has it). Raises: ToolError."""
-    intent = Intent(
-        id=new_id(),
-        scope=scope,
-        kind=CallKind.TOOL,
-        provider=tool.server,
-        model=tool.name,
-        requested_model=tool.name,
-        streamed=False,
-        at_us=now_us(),
-        reserve_picousd=0,
-    )
-    await book.open(intent)
-    try:
-        result = await bridge.call(tool.name, params, server=server, timeout_s=timeout_s)
-    except ToolError as error:
-        await book.settle(_settlement(intent, error.error_class, error.message))
-        raise
-    except asyncio.CancelledError:
-        await asyncio.shield(book.settle(_settlement(intent, ErrorClass.CANCELLED, "stopped before its end")))
-        raise
-    await book.settle(_settlement(intent, None, None))
-    return result
+@dataclass(frozen=True, slots=True)
+class BookedTools:
+    """The tools of a bridge, called on behalf of `scope` and booked in `book`."""
+
+    bridge: McpBridge
+    book: Book
+    scope: CallScope
+
+    async def call(
+        self, tool: Tool, params: Mapping[str, Any], *, server: str | None, timeout_s: float | None
+    ) -> ToolResult:
+        """Call `tool`, found before, on `server` (None: on any that has it). Raises: ToolError."""
+        intent = self._intent(tool)
+        await self.book.open(intent)
+        try:
+            result = await self.bridge.call(tool.name, params, server=server, timeout_s=timeout_s)
+        except ToolError as error:
+            await self.book.settle(_settlement(intent, error.error_class, error.message))
+            raise
+        except asyncio.CancelledError:
+            stopped = _settlement(intent, ErrorClass.CANCELLED, "stopped before its end")
+            await asyncio.shield(self.book.settle(stopped))
+            raise
+        await self.book.settle(_settlement(intent, None, None))
+        return result
+
+    def _intent(self, tool: Tool) -> Intent:
+        return Intent(
+            id=new_id(),
+            scope=self.scope,
+            kind=CallKind.TOOL,
+            provider=tool.server,
+            model=tool.name,
+            requested_model=tool.name,
+            streamed=False,
+            at_us=now_us(),
+            reserve_picousd=0,
+        )
 
 
 def _settlement(intent: Intent, error_class: ErrorClass | None, error: str | None) -> Settlement:

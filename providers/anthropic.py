@@ -1,11 +1,12 @@
 """Anthropic's Messages API.
 
 The version is pinned to 2023-06-01: later ones refuse `temperature`, `top_p` and `top_k`, which OpenAI's clients send, and
-the old one still takes them along with everything else that is sent here. The key goes as `x-api-key`.
+the old one still takes them along with everything else that is sent here. The key goes as `x-api-key`. A request that came
+in this dialect is passed on as it came, under the version that its client asked for.
 """
 
-from collections.abc import AsyncGenerator, Iterator
-from typing import Any
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from typing import Any, Protocol
 
 import orjson
 
@@ -14,13 +15,30 @@ from providers.errors import ProviderError, complaint_in, failure
 from providers.http import HttpClient, let_end, read_pieces
 from providers.lines import LineTooLong
 from providers.provider import Answer, Chunk, Json, ProviderConfig
-from providers.shapes import as_object, as_objects, as_text
+from providers.shapes import as_count, as_object, as_objects, as_text
 from providers.sse import Event, EventParser
-from providers.translate.anthropic_to_openai import MessageReader, from_anthropic
+from providers.translate.anthropic_meter import EventMeter, content_size
+from providers.translate.anthropic_to_openai import MessageReader, from_anthropic, usage_of
 from providers.translate.openai_to_anthropic import to_anthropic
+from providers.wording import Wording
 
 VERSION = "2023-06-01"
 _LISTED = 1000
+
+
+class EventReader(Protocol):
+    """Makes chunks of events and knows whether the message is whole."""
+
+    finished: bool
+    done: bool
+
+    def event(self, body: Json) -> Iterator[Chunk]:
+        """The chunks for one event."""
+        ...
+
+    def usage_chunk(self) -> Iterator[Chunk]:
+        """What comes last."""
+        ...
 
 
 class AnthropicProvider:
@@ -37,30 +55,64 @@ class AnthropicProvider:
     async def chat(self, model: str, body: Json) -> Answer:
         """One whole answer. Raises: ProviderError."""
         request, dropped = to_anthropic(model, {key: value for key, value in body.items() if key != "stream"})
+        message = await self._message(request, {})
+        answer, usage = from_anthropic(message)
+        return Answer(answer, usage, as_text(message.get("model")) or model, dropped=dropped)
+
+    def stream(self, model: str, body: Json) -> AsyncGenerator[Chunk, None]:
+        """One answer in chunks. Raises: ProviderError, also where the stream ends without a stop reason."""
+        request, dropped = to_anthropic(model, {**body, "stream": True})
+        return self._events(request, {}, MessageReader(model, dropped))
+
+    async def answer_native(self, model: str, wording: Wording) -> Answer:
+        """One whole message as the upstream gave it. Raises: ProviderError."""
+        message = await self._message({**wording.body, "model": model}, wording.headers)
+        usage = usage_of(as_object(message.get("usage")))
+        told = as_text(message.get("model")) or model
+        return Answer(message, usage, told, native=True, size=content_size(message))
+
+    def stream_native(self, model: str, wording: Wording) -> AsyncGenerator[Chunk, None]:
+        """The upstream's events, one a chunk. Raises: ProviderError, also where the stream ends without a stop reason."""
+        return self._events({**wording.body, "model": model, "stream": True}, wording.headers, EventMeter())
+
+    async def count_tokens(self, model: str, wording: Wording) -> int:
+        """The size of a prompt, which the upstream counts free of charge. Raises: ProviderError."""
+        counted: Any = await self._http.fetch(
+            "POST",
+            f"{self.config.url}/v1/messages/count_tokens",
+            headers={**self._headers, **wording.headers},
+            payload={**wording.body, "model": model},
+            connect_s=self.config.timeouts.connect_s,
+        )
+        tokens = as_count(as_object(counted).get("input_tokens"))
+        if tokens is None:
+            raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer is no token count.")
+        return tokens
+
+    async def _message(self, request: Json, headers: Mapping[str, str]) -> Json:
         message: Any = await self._http.fetch(
             "POST",
             f"{self.config.url}/v1/messages",
-            headers=self._headers,
+            headers={**self._headers, **headers},
             payload=request,
             connect_s=self.config.timeouts.connect_s,
         )
         message = as_object(message)
         if message.get("type") != "message" or not isinstance(message.get("content"), list):
             raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer is no message.")
-        answer, usage = from_anthropic(message)
-        return Answer(answer, usage, as_text(message.get("model")) or model, dropped=dropped)
+        return message
 
-    async def stream(self, model: str, body: Json) -> AsyncGenerator[Chunk, None]:
-        """One answer in chunks. Raises: ProviderError, also where the stream ends without a stop reason."""
-        request, dropped = to_anthropic(model, {**body, "stream": True})
+    async def _events(
+        self, request: Json, headers: Mapping[str, str], reader: EventReader
+    ) -> AsyncGenerator[Chunk, None]:
         response = await self._http.send(
             "POST",
             f"{self.config.url}/v1/messages",
-            headers=self._headers,
+            headers={**self._headers, **headers},
             payload=request,
             connect_s=self.config.timeouts.connect_s,
         )
-        parser, reader = EventParser(), MessageReader(model, dropped)
+        parser = EventParser()
         try:
             async for piece in read_pieces(response):
                 for chunk in _chunks(parser, reader, piece):
@@ -99,7 +151,7 @@ class AnthropicProvider:
         return [row["id"] for row in as_objects(as_object(body).get("data")) if isinstance(row.get("id"), str)]
 
 
-def _chunks(parser: EventParser, reader: MessageReader, piece: bytes) -> Iterator[Chunk]:
+def _chunks(parser: EventParser, reader: EventReader, piece: bytes) -> Iterator[Chunk]:
     try:
         events = parser.feed(piece)
     except LineTooLong as error:

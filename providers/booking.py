@@ -16,12 +16,18 @@ from engine.ledger import Book, CallKind, CallScope, CostSource, Intent, Settlem
 from engine.states import ErrorClass
 from providers.errors import ProviderError
 from providers.pricing import DEFAULT_MAX_TOKENS, PriceBook
-from providers.provider import Answer, AttemptInfo, Chunk, Json
+from providers.provider import Answer, AttemptInfo, Chunk, Json, ProviderType
 from providers.routing import Candidate, Route
 from providers.shapes import as_count, as_object, as_objects
 from providers.usage import BYTES_PER_TOKEN, estimate_prompt_tokens
+from providers.wording import Request, Wording
 
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning", "refusal")
+_LIMIT_KEYS = (
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+)  # OpenAI's, both, and that of `/v1/responses`
 _ERROR_SHOWN = 2000
 
 
@@ -30,12 +36,26 @@ class Errand:
     """One request on its way through candidates. `attempts` grows as calls end."""
 
     route: Route
-    body: Json
+    request: Json | Request
     scope: CallScope
     book: Book
     kind: CallKind
     streamed: bool = False
     attempts: list[AttemptInfo] = field(default_factory=list[AttemptInfo])
+    _wordings: dict[ProviderType, Wording] = field(default_factory=dict[ProviderType, Wording])
+
+    @property
+    def body(self) -> Json:
+        """The request as its client wrote it."""
+        return self.request.body if isinstance(self.request, Request) else self.request
+
+    def worded(self, candidate: Candidate) -> Wording:
+        """The request as this candidate takes it. Raises: ProviderError where it cannot be carried there."""
+        kind = candidate.provider.config.type
+        if kind not in self._wordings:
+            request = self.request
+            self._wordings[kind] = request.word(kind) if isinstance(request, Request) else Wording(request)
+        return self._wordings[kind]
 
     @cached_property
     def prompt_tokens(self) -> int:
@@ -47,8 +67,9 @@ class Errand:
         """The most output tokens that all its choices may have."""
         if self.kind is not CallKind.CHAT:
             return 0
-        limit = as_count(self.body.get("max_completion_tokens")) or as_count(self.body.get("max_tokens"))
-        return (limit or DEFAULT_MAX_TOKENS) * max(1, as_count(self.body.get("n")) or 1)
+        limits = [as_count(self.body.get(key)) for key in _LIMIT_KEYS]
+        limit = next(filter(None, limits), DEFAULT_MAX_TOKENS)
+        return limit * max(1, as_count(self.body.get("n")) or 1)
 
 
 class Received:
@@ -66,7 +87,9 @@ class Received:
         """Note a whole answer."""
         self.begun = True
         self.usage, self.reported_picousd = answer.usage, answer.reported_cost_picousd
-        if answer.usage is None:
+        if answer.native:
+            self._size = answer.size
+        elif answer.usage is None:
             self._size = sum(
                 _size(as_object(choice.get("message"))) for choice in as_objects(answer.body.get("choices"))
             )
@@ -76,6 +99,7 @@ class Received:
         self.begun = True
         if chunk.has_content:
             self.first_us = self.first_us or now_us
+            self._size += chunk.size
             for choice in as_objects(chunk.body.get("choices")):
                 self._size += _size(as_object(choice.get("delta")))
         self._prompt_usage = self._prompt_usage or chunk.prompt_usage

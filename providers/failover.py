@@ -6,8 +6,8 @@ reader and never hidden behind a clean end. Every upstream call is booked (`prov
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from engine.clock import Clock, now_us
@@ -17,10 +17,11 @@ from providers.booking import Call, Desk, Errand
 from providers.errors import ProviderError
 from providers.health import Cooldowns
 from providers.pricing import PriceBook
-from providers.provider import Answer, AttemptInfo, Json
+from providers.provider import Answer, AttemptInfo, Chunk, Json
 from providers.routing import Candidate, Route
 from providers.streams import OpenStream
 from providers.timers import paced, whole
+from providers.wording import NativeProvider, Request
 
 Sleep = Callable[[float], Awaitable[None]]
 Result = TypeVar("Result")
@@ -137,7 +138,7 @@ class Failover:
         self._cooldowns = cooldowns or Cooldowns()
 
     async def complete(
-        self, route: Route, body: Json, *, scope: CallScope, book: Book, policy: FailoverPolicy | None = None
+        self, route: Route, body: Json | Request, *, scope: CallScope, book: Book, policy: FailoverPolicy | None = None
     ) -> Completed:
         """A whole chat answer. Raises: ProviderError (the last one, with `attempts`), BudgetExceeded."""
         errand = Errand(route, body, scope, book, CallKind.CHAT)
@@ -151,7 +152,7 @@ class Failover:
         return await self._whole(errand, policy)
 
     async def stream(
-        self, route: Route, body: Json, *, scope: CallScope, book: Book, policy: FailoverPolicy | None = None
+        self, route: Route, body: Json | Request, *, scope: CallScope, book: Book, policy: FailoverPolicy | None = None
     ) -> OpenStream:
         """A stream whose first content is there; close it. Raises: ProviderError (with `attempts`), BudgetExceeded."""
         errand = Errand(route, body, scope, book, CallKind.CHAT, streamed=True)
@@ -192,20 +193,44 @@ class Failover:
                 await self._sleep(pause)
 
     async def _answer(self, call: Call) -> tuple[Answer, Usage | None]:
-        provider, model, body = call.candidate.provider, call.candidate.model, call.errand.body
-        ask = provider.chat if call.errand.kind is CallKind.CHAT else provider.embeddings
         try:
-            answer = await whole(ask(model, body), provider.config.timeouts)
+            answer = await whole(_ask(call), call.candidate.provider.config.timeouts)
         except BaseException as error:
             await call.end(error)
             raise
         call.received.whole(answer)
         await call.end()
-        return answer, call.usage
+        dropped = call.errand.worded(call.candidate).dropped
+        return replace(answer, dropped=dropped + answer.dropped) if dropped else answer, call.usage
 
     async def _begin(self, call: Call) -> OpenStream:
-        provider = call.candidate.provider
-        chunks = provider.stream(call.candidate.model, call.errand.body)
-        stream = OpenStream(call, paced(chunks, provider.config.timeouts), clock=self._clock)
+        try:
+            chunks = _open(call)
+        except ProviderError as error:
+            await call.end(error)
+            raise
+        stream = OpenStream(call, paced(chunks, call.candidate.provider.config.timeouts), clock=self._clock)
         await stream.start()
         return stream
+
+
+def _ask(call: Call) -> Awaitable[Answer]:
+    """The call for a whole answer. Raises: ProviderError where the request cannot be carried to this candidate."""
+    provider, model = call.candidate.provider, call.candidate.model
+    wording = call.errand.worded(call.candidate)
+    if call.errand.kind is CallKind.EMBEDDINGS:
+        return provider.embeddings(model, wording.body)
+    if wording.native:
+        assert isinstance(provider, NativeProvider)
+        return provider.answer_native(model, wording)
+    return provider.chat(model, wording.body)
+
+
+def _open(call: Call) -> AsyncGenerator[Chunk, None]:
+    """The call for a stream. Raises: ProviderError where the request cannot be carried to this candidate."""
+    provider, model = call.candidate.provider, call.candidate.model
+    wording = call.errand.worded(call.candidate)
+    if wording.native:
+        assert isinstance(provider, NativeProvider)
+        return provider.stream_native(model, wording)
+    return provider.stream(model, wording.body)

@@ -92,13 +92,18 @@ class ProviderConfig:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer in OpenAI's shape. `usage` None: the upstream told none. `dropped`: parameters it could not take."""
+    """A whole answer in OpenAI's shape. `usage` None: the upstream told none. `dropped`: parameters it could not take.
+
+    `native`: the body is in the upstream's own dialect (`providers.wording`), and `size` counts the bytes of its content.
+    """
 
     body: Json
     usage: Usage | None
     upstream_model: str
     reported_cost_picousd: int | None = None
     dropped: tuple[str, ...] = ()
+    native: bool = False
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,7 @@ class Chunk:
 
     A chunk with `usage_only` has no choices: it is what `stream_options.include_usage` asks for, and may be left out.
     `dropped` is on the first chunk, `usage` and `reported_cost_picousd` on the chunk that tells them (the last one counts).
+    `native`: the body is an event of the upstream's own dialect, and `size` counts the bytes of its content.
     """
 
     body: Json
@@ -119,6 +125,8 @@ class Chunk:
     usage_only: bool = False
     reported_cost_picousd: int | None = None
     dropped: tuple[str, ...] = ()
+    native: bool = False
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ class OpenStream:
         self._tail: list[Chunk] = []
         self._ended = False
         self.provider, self.model = call.candidate.key
-        self.dropped: tuple[str, ...] = ()
+        self.dropped = call.errand.worded(call.candidate).dropped
 
     @property
     def attempts(self) -> tuple[AttemptInfo, ...]:
@@ -67,7 +67,7 @@ class OpenStream:
                 if not self._held:
                     raise await self._fail("The upstream's stream was empty.")
                 return
-            self.dropped = self.dropped or chunk.dropped
+            self.dropped += chunk.dropped
             self._held.append(chunk)
             if chunk.has_content or chunk.finish_reason is not None:
                 return

@@ -11,6 +11,7 @@ from providers.shapes import as_count, as_list, as_object
 BYTES_PER_TOKEN = 4  # English prose; UTF-8 bytes rather than characters, so that other scripts are not undercounted
 IMAGE_TOKENS = 1000  # about what a full-size picture costs; its base64 text is not read as tokens
 MESSAGE_TOKENS = 4  # the frame around each message
+_PROMPT_KEYS = ("input", "system", "instructions", "tools", "response_format", "output_config", "text")
 
 
 def usage_from_openai(told: Any) -> Usage | None:
@@ -69,11 +70,11 @@ def estimate_tokens(text: str) -> int:
 
 
 def estimate_prompt_tokens(body: Json) -> int:
-    """About how many input tokens a chat or embeddings body has: texts, tools, schema and pictures."""
-    tokens = _tokens_in(body.get("input"))
+    """About how many input tokens a body has, whatever its dialect: texts, tools, schema and pictures."""
+    tokens = sum(_tokens_in(body.get(key)) for key in _PROMPT_KEYS)
     for message in as_list(body.get("messages")):
         tokens += MESSAGE_TOKENS + _tokens_in(message)
-    return tokens + _tokens_in(body.get("tools")) + _tokens_in(body.get("response_format"))
+    return tokens
 
 
 def _tokens_in(value: Any) -> int:
@@ -81,6 +82,8 @@ def _tokens_in(value: Any) -> int:
     if isinstance(value, str):
         return IMAGE_TOKENS if value.startswith("data:") else estimate_tokens(value)
     if isinstance(value, dict):
+        if as_object(value).get("type") == "base64":  # pyright: ignore[reportUnknownArgumentType] - Anthropic's pictures
+            return IMAGE_TOKENS
         return sum(map(_tokens_in, as_object(value).values()))  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(value, list):
         return sum(map(_tokens_in, as_list(value)))  # pyright: ignore[reportUnknownArgumentType]

@@ -5,11 +5,16 @@ The lock is taken after the last fork: a forked child would keep it.
 """
 
 import fcntl
-import hashlib
 import os
 import socket
+import stat
 import tempfile
 from pathlib import Path
+
+from engine.errors import UserError
+
+_LONGEST_PARENT = 60
+"""Socket paths may have 104 bytes on macOS and 108 on Linux."""
 
 
 def host_name() -> str:
@@ -17,11 +22,16 @@ def host_name() -> str:
     return socket.gethostname()
 
 
-def locks_folder(database_url: str) -> Path:
-    """The folder of this host in which the processes on that database keep their locks."""
-    name = hashlib.sha256(database_url.encode()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"aigateway-{os.getuid()}-{name}"
+def runtime_folder() -> Path:
+    """This user's folder for locks and sockets on this host. Raises: UserError where it belongs to somebody else."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) > _LONGEST_PARENT:
+        parent = Path("/tmp")
+    folder = parent / f"aigateway-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+        raise UserError("unsafe_folder", f"{folder} is not a folder of this user: remove it or set TMPDIR")
     return folder
 
 

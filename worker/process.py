@@ -19,7 +19,7 @@ from engine.sweeper import bury
 from worker.broker import BrokerDoorbell, declare_bells
 from worker.deliveries import Deliveries
 from worker.housekeeping import Heartbeat, Sweeper, register
-from worker.liveness import LifeLock, locks_folder
+from worker.liveness import LifeLock, runtime_folder
 from worker.runner import StepLimits, StepRunner
 
 log = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ async def run_worker(parts: WorkerParts) -> int:
 @asynccontextmanager
 async def _working(parts: WorkerParts, stop: asyncio.Event) -> AsyncGenerator[threading.Event, None]:
     worker_id = new_id()
-    locks = locks_folder(parts.database_url)
+    locks = runtime_folder()
     lock = LifeLock(locks, worker_id)
     database, leases = Database(parts.database_url), Database(parts.database_url, readers=0)
     register(leases, worker_id, "worker")

@@ -22,6 +22,11 @@ def count(number: int | None) -> str:
     return NONE if number is None else f"{number:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 call`, `1,234 calls`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def duration(milliseconds: float | None) -> str:
     """`830 ms`, `4.2 s`, `3 min 12 s`, `2 h 05 min`."""
     if milliseconds is None:

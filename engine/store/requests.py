@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, case, func, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, insert, literal_column, select, update
 
 from engine.ledger import CostSource, Intent, Settlement
 from engine.store.database import Row, Tx
@@ -69,7 +69,9 @@ _ABANDON = Statement(
         finished_us=bindparam("now"),
     )
 )
-_UNKNOWN_CALLS = func.sum(case((requests.c.cost_source == CostSource.UNKNOWN.value, 1), else_=0))
+# A call under way has no cost yet: it is not one whose cost nobody will know.
+_IS_UNKNOWN = and_(requests.c.cost_source == CostSource.UNKNOWN.value, requests.c.status != "started")
+_UNKNOWN_CALLS = func.sum(case((_IS_UNKNOWN, 1), else_=0))
 _SUMS = (
     func.count().label("calls"),
     func.coalesce(func.sum(requests.c.cost_picousd), 0).label("cost_picousd"),

@@ -309,29 +309,28 @@ MIX = [
 ]
 
 
+async def one_of_the_mix(house: House, number: int, chance: random.Random) -> None:
+    name, model = chance.choice([("first", "gpt-6-luna"), ("anthropic", "claude-haiku-5-5"), ("ollama", "llama3.2:1b")])
+    where = route((house.providers[name], model), (house.providers["second"], "gpt-6-sol"))
+    leave = chance.random() < 0.15
+    body = chat(
+        f"a b c d e [words {chance.randint(1, 30)}] [cached {chance.randint(0, 4)}] [think {chance.randint(0, 3)}] [marker {'left' if leave else 'stays'}] {number}"
+    )
+    try:
+        if not leave and chance.random() < 0.5:
+            await house.complete(where, body)
+        else:
+            async with await house.stream(where, body) as chunks:
+                async for chunk in chunks:
+                    if leave and chunk.has_content:
+                        break
+    except ProviderError:
+        pass
+
+
 def test_the_books_balance_over_a_random_mix() -> None:
     """Where usage was told, ledger and bill agree to the pico-dollar; every upstream call has its one row."""
     chance = random.Random(20261122)
-
-    async def one(house: House, number: int) -> None:
-        name, model = chance.choice(
-            [("first", "gpt-6-luna"), ("anthropic", "claude-haiku-5-5"), ("ollama", "llama3.2:1b")]
-        )
-        where = route((house.providers[name], model), (house.providers["second"], "gpt-6-sol"))
-        leave = chance.random() < 0.15
-        body = chat(
-            f"a b c d e [words {chance.randint(1, 30)}] [cached {chance.randint(0, 4)}] [think {chance.randint(0, 3)}] [marker {'left' if leave else 'stays'}] {number}"
-        )
-        try:
-            if not leave and chance.random() < 0.5:
-                await house.complete(where, body)
-            else:
-                async with await house.stream(where, body) as chunks:
-                    async for chunk in chunks:
-                        if leave and chunk.has_content:
-                            break
-        except ProviderError:
-            pass
 
     async def use(house: House) -> None:
         services = [house.first, house.second, house.anthropic, house.ollama]
@@ -342,7 +341,7 @@ def test_the_books_balance_over_a_random_mix() -> None:
 
         async def gated(number: int) -> None:
             async with gate:
-                await one(house, number)
+                await one_of_the_mix(house, number, chance)
 
         await asyncio.gather(*(gated(number) for number in range(300)))
         await house.failover.drain()

@@ -6,7 +6,7 @@ from engine.errors import NotFound
 from engine.expressions import render
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
-from mcp_bridge.booking import call_booked
+from mcp_bridge.booking import BookedTools
 from mcp_bridge.bridge import McpBridge
 from mcp_bridge.errors import ToolError
 
@@ -30,9 +30,8 @@ class McpToolExecutor:
         except ToolError as error:
             return Failed(error.error_class, error.message, error.retry_after_s)
         try:
-            result = await call_booked(
-                self.bridge, job.book, job.call_scope, tool, params, server=server, timeout_s=job.step.timeout_s
-            )
+            booked = BookedTools(self.bridge, job.book, job.call_scope)
+            result = await booked.call(tool, params, server=server, timeout_s=job.step.timeout_s)
         except ToolError as error:
             final = job.step.retry is None and error.sent and not tool.repeatable
             return Failed(error.error_class, error.message, error.retry_after_s, final=final)

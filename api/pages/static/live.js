@@ -50,13 +50,14 @@
   async function tick() {
     if (!document.hidden) {
       try {
+        const started = performance.now();
         await refresh();
-        pauseMs = 0;
+        pauseMs = Math.max(period(), 10 * (performance.now() - started)); // a slow page is not made slower
       } catch {
         pauseMs = Math.min(Math.max(pauseMs, period()) * 2, SLOWEST_MS);
       }
     }
-    if (period()) setTimeout(tick, pauseMs || period());
+    if (period()) setTimeout(tick, Math.max(pauseMs, period()));
   }
 
   if (period()) setTimeout(tick, period());
