@@ -3,9 +3,7 @@
 import asyncio
 import os
 import signal
-import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -13,6 +11,7 @@ from dramatiq import Broker, Worker
 
 from engine.catalogue import Catalogue
 from engine.clock import new_id, now_us
+from engine.errors import RetryableError
 from engine.ports import StepExecutor
 from engine.store.database import Database
 from engine.sweeper import bury
@@ -51,72 +50,88 @@ async def run_worker(parts: WorkerParts) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with _working(parts, stop) as lost:
-        await stop.wait()
-    return 1 if lost.is_set() else 0
+    process = _Process(parts, stop)
+    beside = process.start()
+    await stop.wait()
+    await process.end(beside)
+    return 1 if process.lost else 0
 
 
-@asynccontextmanager
-async def _working(parts: WorkerParts, stop: asyncio.Event) -> AsyncGenerator[threading.Event, None]:
-    worker_id = new_id()
-    locks = runtime_folder()
-    lock = LifeLock(locks, worker_id)
-    database, leases = Database(parts.database_url), Database(parts.database_url, readers=0)
-    register(leases, worker_id, "worker")
-    loop = asyncio.get_running_loop()
-    lost = threading.Event()
+class _Process:
+    """All that a worker process holds, from its lock to its bells. Made, started and ended once, on the running loop."""
 
-    def lease_lost() -> None:
-        lost.set()
-        log.error("lease lost, stopping", action="renew")
-        loop.call_soon_threadsafe(stop.set)
+    def __init__(self, parts: WorkerParts, stop: asyncio.Event) -> None:
+        self._parts = parts
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+        self.lost = False
+        self._id = new_id()
+        self._locks = runtime_folder()
+        self._lock = LifeLock(self._locks, self._id)
+        self._database = Database(parts.database_url)
+        self._leases = Database(parts.database_url, readers=0)
+        register(self._leases, self._id, "worker")
+        self._heartbeat = Heartbeat(self._leases, self._id, self._lease_lost)
+        self._catalogue = Catalogue()
+        self._broker = parts.make_broker()
+        self._doorbell = BrokerDoorbell(self._broker, declare_bells(self._broker, self._answer))
+        limits = StepLimits(self._id, parts.concurrency, parts.reject_unknown_prices)
+        self._runner = StepRunner(
+            self._database, self._catalogue, self._doorbell, parts.executors, limits, observe=_observer(parts)
+        )
+        self._deliveries = Deliveries(
+            self._database,
+            parts.webhook_secret,
+            allow_private_networks=parts.allow_private_networks,
+            woken=self._runner.run_ended,
+        )
+        self._bells = Worker(self._broker, worker_threads=_BELL_THREADS, worker_timeout=_POLL_MS)
 
-    catalogue = Catalogue()
-    broker = parts.make_broker()
-    answering: list[StepRunner] = []
-    doorbell = BrokerDoorbell(broker, declare_bells(broker, lambda step_id: answering[0].answer(step_id)))
-    runner = StepRunner(
-        database,
-        catalogue,
-        doorbell,
-        parts.executors,
-        StepLimits(worker_id, parts.concurrency, parts.reject_unknown_prices),
-        observe=_observer(parts),
-    )
-    stop_metrics = _serve_metrics(parts, runner)
-    answering.append(runner)
-    sweeper = Sweeper(database, catalogue, doorbell, runner, worker_id=worker_id, locks=locks)
-    deliveries = Deliveries(
-        database,
-        parts.webhook_secret,
-        allow_private_networks=parts.allow_private_networks,
-        woken=runner.run_ended,
-    )
-    heartbeat = Heartbeat(leases, worker_id, lease_lost)
-    bells = Worker(broker, worker_threads=_BELL_THREADS, worker_timeout=_POLL_MS)
-    bells.start()
-    beside = [asyncio.create_task(sweeper.run()), asyncio.create_task(deliveries.run())]
-    log.info("worker started", action="start", worker=worker_id, pid=os.getpid())
-    try:
-        yield lost
-    finally:
-        await runner.drain(0 if lost.is_set() else parts.grace_s)
-        await asyncio.to_thread(bells.stop, 2000)
+    def start(self) -> list[asyncio.Task[None]]:
+        """Take bells, sweep, deliver, tell metrics; returns what runs beside."""
+        self._stop_metrics = _serve_metrics(self._parts, self._runner)
+        sweeper = Sweeper(
+            self._database,
+            self._catalogue,
+            self._doorbell,
+            self._runner,
+            worker_id=self._id,
+            locks=self._locks,
+        )
+        self._bells.start()
+        log.info("worker started", action="start", worker=self._id, pid=os.getpid())
+        return [asyncio.create_task(sweeper.run()), asyncio.create_task(self._deliveries.run())]
+
+    async def end(self, beside: list[asyncio.Task[None]]) -> None:
+        """Drain, close everything, and tell the database: nobody has to find this process dead."""
+        await self._runner.drain(0 if self.lost else self._parts.grace_s)
+        await asyncio.to_thread(self._bells.stop, 2000)
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
-        await deliveries.close()
-        stop_metrics()
-        await parts.close()
-        heartbeat.stop()
-        doorbell.close()
-        # A clean end is told at once: nobody has to find this process dead.
-        await database.write(lambda tx: bury(tx, catalogue, worker_id, now_us(), only_if_lapsed=False))
-        database.close()
-        leases.close()
-        broker.close()
-        lock.release()
-        log.info("worker stopped", action="stop", worker=worker_id)
+        await self._deliveries.close()
+        self._stop_metrics()
+        await self._parts.close()
+        self._heartbeat.stop()
+        self._doorbell.close()
+        try:
+            await self._database.write(lambda tx: bury(tx, self._catalogue, self._id, now_us(), only_if_lapsed=False))
+        except RetryableError as error:
+            log.warning("the end was not told, the lease will run out", action="stop", error=error.message)
+        self._database.close()
+        self._leases.close()
+        self._broker.close()
+        self._lock.release()
+        log.info("worker stopped", action="stop", worker=self._id)
+
+    def _answer(self, step_id: str) -> None:
+        self._runner.answer(step_id)
+
+    def _lease_lost(self) -> None:
+        """Called on the heartbeat's thread."""
+        self.lost = True
+        log.error("lease lost, stopping", action="renew", worker=self._id)
+        self._loop.call_soon_threadsafe(self._stop.set)
 
 
 def _observer(parts: WorkerParts) -> Callable[[str, str, float], None] | None:

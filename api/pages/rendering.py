@@ -46,6 +46,7 @@ def _environment() -> Environment:
     for function in (
         formats.usd,
         formats.count,
+        formats.counted,
         formats.duration,
         formats.moment,
         formats.short_id,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from api.pages.formats import count, usd
+from api.pages.formats import counted, usd
 from engine.money import to_usd
 from engine.store.database import Row
 
@@ -103,9 +103,9 @@ def _bar(number: int, day: Sum, most: int) -> Bar:
     height = HEIGHT * day.cost_picousd / most if most else 0.0
     if day.cost_picousd:
         height = max(height, 1.0)
-    title = f"{day.name}: {usd(day.cost_usd)}, {count(day.calls)} calls, {count(day.tokens)} tokens"
+    title = f"{day.name}: {usd(day.cost_usd)}, {counted(day.calls, 'call')}, {counted(day.tokens, 'token')}"
     if day.unknown_calls:
-        title += f", {count(day.unknown_calls)} calls of unknown price"
+        title += f", {counted(day.unknown_calls, 'call')} of unknown price"
     x = number * _SLOT
     return Bar(x, _SLOT, x + _GAP / 2, _SLOT - _GAP, round(HEIGHT - height, 2), round(height, 2), title, day)
 

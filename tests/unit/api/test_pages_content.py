@@ -88,7 +88,7 @@ def test_the_overview_adds_up_today_7_and_30_days(stage: Stage, browser: TestCli
     bars = [attributes for attributes in page.all("rect") if attributes.get("class") == "bar"]
     assert len(bars) == 30
     assert [bar["height"] for bar in bars if bar["height"] != "0.0"] == ["100.0", "50.0", "25.0"]
-    assert re.search(r"\d{4}-\d\d-\d\d: \$4\.00, 1 calls, 165 tokens", page.text)
+    assert re.search(r"\d{4}-\d\d-\d\d: \$4\.00, 1 call, 165 tokens", page.text)
 
 
 def test_the_overview_links_the_latest_runs(stage: Stage, browser: TestClient) -> None:

@@ -167,7 +167,7 @@ class Driver:
     def _move(self) -> None:
         ready = [row for row in self.rows.values() if row["status"] == "ready"]
         moves = [self._claim] * 3 * bool(ready) + [self._complete] * 4 * bool(self.held)
-        moves += [self._lose, self._return] * bool(self.held) + [self._late_comes] * bool(self.late)
+        moves += [self._lose, self._return] * bool(self.held) + [self._late_comes] * bool(moves and self.late)
         if not moves:
             self.hand.pass_time(3)
             woken = {row["id"] for row in self.rows.values()} & set(self.hand.wake())
