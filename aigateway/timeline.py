@@ -152,7 +152,7 @@ def _sums(run: Json, width: int) -> Text:
     if (latency := run.get("latency_ms")) is not None:
         parts.insert(0, _duration(float(latency) / 1000))
     if unknown := run.get("cost_unknown_calls"):
-        parts.append(f"{unknown} calls of unknown price")
+        parts.append(f"{unknown} call{'s' if unknown > 1 else ''} of unknown cost")
     return _line(Text("  " + " · ".join(parts), "bold"), width)
 
 

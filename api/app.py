@@ -10,10 +10,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from api import health, ledger, mcp, metrics, models, runs, workflows
+from api.anthropic_errors import shaped
 from api.asgi import App
 from api.auth import Gate
 from api.chat import ChatEndpoint
+from api.conversations import ConversationEndpoint
+from api.embeddings import EmbeddingsEndpoint
 from api.errors import HttpError, Problem, problem_of
+from api.messages import CountTokensEndpoint, begin_messages
 from api.openapi import describe_hot_routes
 from api.pages.routes import routes as page_routes
 from api.services import Services
@@ -28,7 +32,8 @@ def create_app(services: Services) -> App:
         description="Durable workflows and an OpenAI-compatible gateway.",
         redirect_slashes=False,
     )
-    app.router.routes.append(Route("/v1/chat/completions", ChatEndpoint(services), methods=["POST"]))
+    for path, endpoint in hot_routes(services).items():
+        app.router.routes.append(Route(path, endpoint, methods=["POST"]))
     for module in (health, models, runs, workflows, ledger, mcp, metrics):
         app.include_router(module.routes(services))
     app.include_router(page_routes(services))
@@ -37,6 +42,16 @@ def create_app(services: Services) -> App:
     app.add_exception_handler(HTTPException, _http)
     describe_hot_routes(app)
     return Gate(app, keys_required=services.auth == "required", metrics_open=services.metrics_open)
+
+
+def hot_routes(services: Services) -> dict[str, App]:
+    """The plain ASGI endpoints by path; all are POST."""
+    return {
+        "/v1/chat/completions": ChatEndpoint(services),
+        "/v1/embeddings": EmbeddingsEndpoint(services),
+        "/v1/messages": ConversationEndpoint(services, begin_messages),
+        "/v1/messages/count_tokens": CountTokensEndpoint(services),
+    }
 
 
 async def _known(_: Request, error: Exception) -> JSONResponse:
@@ -73,7 +88,8 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     message = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
-    response = _response(problem_of(HttpError(error.status_code, code, message)))
+    problem = problem_of(HttpError(error.status_code, code, message))
+    response = _response(shaped(problem, request.url.path, request.scope["state"]["request_id"]))
     response.headers.update(error.headers or {})
     return response
 

@@ -1,7 +1,7 @@
 """The few pieces of plain ASGI that hot routes are made of: read a body, send JSON, send events, notice that the client left."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeVar, cast
 
 import orjson
@@ -72,6 +72,15 @@ async def send_event(send: Send, data: Any) -> None:
     await send({"type": "http.response.body", "body": frame, "more_body": True})
 
 
+async def send_named_events(send: Send, events: Iterable[dict[str, Any]]) -> None:
+    """Frames of events that name themselves under `type`, in one piece; nothing where there are none."""
+    frames = b"".join(
+        b"event: " + event["type"].encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n" for event in events
+    )
+    if frames:
+        await send({"type": "http.response.body", "body": frames, "more_body": True})
+
+
 async def end_events(send: Send, last: bytes = b"") -> None:
     """End an event stream."""
     await send({"type": "http.response.body", "body": last, "more_body": False})
@@ -99,6 +108,8 @@ async def unless_disconnected(work: Awaitable[T], receive: Receive, *, cancel: b
         if cancel:
             task.cancel()
         await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # nobody is left to be told
         return None
     finally:
         gone.cancel()

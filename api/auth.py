@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import structlog
 
+from api.anthropic_errors import shaped
 from api.asgi import App, Message, Receive, Scope, Send, send_problem
 from api.errors import HttpError, internal_problem, problem_of
 from engine.errors import AIGatewayError
@@ -32,7 +33,7 @@ class Gate:
             return
         request_id = uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
+        answer = _Answer(send, request_id, scope["path"])
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
         try:
@@ -51,8 +52,10 @@ class Gate:
 class _Answer:
     """Adds the request id to whatever is sent, and remembers whether something was."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, path: str) -> None:
         self._send = send
+        self._request_id = request_id
+        self._path = path
         self._header = (b"x-request-id", request_id.encode())
         self.status: int | None = None
 
@@ -67,4 +70,5 @@ class _Answer:
         if not known:
             log.error("request failed", action="http", exc_info=error)
         if self.status is None:
-            await send_problem(self.send, problem_of(error) if known else internal_problem())
+            problem = problem_of(error) if known else internal_problem()
+            await send_problem(self.send, shaped(problem, self._path, self._request_id))

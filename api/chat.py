@@ -4,6 +4,7 @@ A plain ASGI endpoint: through FastAPI a request costs about half as much again 
 """
 
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from api.asgi import (
@@ -47,9 +48,8 @@ class ChatEndpoint:
             failover = self.services.failover
             if body.get("stream"):
                 opening = failover.stream(route, body, scope=call_scope, book=book)
-                stream = await unless_disconnected(opening, receive, cancel=self._cancels)
-                if stream is not None:
-                    await self._stream(stream, body, started, receive, send)
+                telling = self._stream(opening, body, started, send)
+                await unless_disconnected(telling, receive, cancel=self._cancels)
                 return
             answering = failover.complete(route, body, scope=call_scope, book=book)
             done = await unless_disconnected(answering, receive, cancel=self._cancels)
@@ -65,12 +65,14 @@ class ChatEndpoint:
     def _cancels(self) -> bool:
         return self.services.on_client_disconnect == "cancel"
 
-    async def _stream(self, stream: OpenStream, body: Json, started: float, receive: Receive, send: Send) -> None:
-        """Pass the chunks on; a failure in the middle is told in band, never hidden behind a clean end."""
-        async with stream:
+    async def _stream(self, opening: Awaitable[OpenStream], body: Json, started: float, send: Send) -> None:
+        """Open the stream and pass its chunks on; a failure in the middle is told in band, never hidden behind a clean end.
+
+        One piece of work, so that a client that leaves while the stream is being opened leaves no open stream behind.
+        """
+        async with await opening as stream:
             await start_events(send, stream_headers(stream, started))
-            sending = self._send_chunks(stream, send, wants_usage=client_wants_usage(body))
-            await unless_disconnected(sending, receive, cancel=self._cancels)
+            await self._send_chunks(stream, send, wants_usage=client_wants_usage(body))
 
     async def _send_chunks(self, stream: OpenStream, send: Send, *, wants_usage: bool) -> None:
         try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.errors import AIGatewayError, BudgetExceeded, Conflict, NotFound, RetryableError, UserError
+from engine.errors import AIGatewayError, BudgetExceeded, Conflict, Forbidden, LimitExceeded, NotFound, RetryableError, UserError
 from engine.states import ErrorClass
 from providers.errors import ProviderError
 
@@ -58,10 +58,21 @@ def problem_of(error: AIGatewayError) -> Problem:
     retry_after = getattr(error, "retry_after_s", None)
     if retry_after is not None:
         headers["retry-after"] = str(max(1, round(retry_after)))
+    if isinstance(error, LimitExceeded):
+        headers |= _limit_headers(error)
     # Failures where trying again is no use: the caller has to change something, or all retries were made here already.
     if isinstance(error, ProviderError | UserError | HttpError):
         headers["x-should-retry"] = "false"
     return Problem(status, error_body(error, status), headers)
+
+
+def _limit_headers(error: LimitExceeded) -> dict[str, str]:
+    """As OpenAI names them."""
+    return {
+        f"x-ratelimit-limit-{error.unit}": str(error.limit),
+        f"x-ratelimit-remaining-{error.unit}": str(error.remaining),
+        f"x-ratelimit-reset-{error.unit}": f"{error.retry_after_s:.3f}s",
+    }
 
 
 def internal_problem() -> Problem:
@@ -83,6 +94,10 @@ def status_of(error: AIGatewayError) -> int:
             return 409
         case BudgetExceeded():
             return 402
+        case Forbidden():
+            return 403
+        case LimitExceeded():
+            return 429
         case UserError():
             return 400
         case RetryableError():

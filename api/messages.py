@@ -4,9 +4,8 @@ A provider of type anthropic gets the body as it came and its answer goes back a
 Both versions of the API are taken; of a version's own rules, those about parameters are the upstream's to judge.
 """
 
-import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from api.anthropic_errors import anthropic_error, shaped
@@ -19,7 +18,7 @@ from engine.errors import AIGatewayError
 from providers.failover import Completed
 from providers.provider import Chunk, Json, ProviderType
 from providers.routing import Candidate
-from providers.shapes import as_count, as_text
+from providers.shapes import as_count, as_list, as_objects, as_text
 from providers.streams import OpenStream
 from providers.timers import whole
 from providers.translate.anthropic_in import from_messages
@@ -40,7 +39,7 @@ class MessagesConversation:
     headers: Mapping[str, str]
     request_id: str
     _writer: EventWriter | None = None
-    _stop: Json | None = field(default=None)
+    _stop: Json | None = None
 
     @property
     def model(self) -> str:
@@ -78,8 +77,8 @@ class MessagesConversation:
 
     def end(self, stream: OpenStream) -> Iterator[Json]:
         """The last events; message_stop tells the cost."""
-        last = iter(self._writer.end(stream.usage)) if self._writer else iter(())
-        for event in last if self._stop is None else (self._stop,):
+        last = (self._stop,) if self._stop else self._writer.end(stream.usage) if self._writer else ()
+        for event in last:
             yield {**event, "aigateway": stream_summary(stream)} if event["type"] == "message_stop" else event
 
     def failure(self, problem: Problem) -> Iterator[Json]:
@@ -107,7 +106,6 @@ class CountTokensEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. It is free and no model is called, so nothing is booked."""
-        started = time.perf_counter()
         request_id: str = scope["state"]["request_id"]
         try:
             body = await read_json_object(receive)
@@ -119,7 +117,63 @@ class CountTokensEndpoint:
             if counted is not None:
                 tokens, source = counted
                 told = {"x-aigateway-token-source": source, "request-id": request_id}
-                told["x-aigateway-overhead-ms"] = f"{(time.perf_counter() - started) * 1000:.3f}"
                 await send_json(send, 200, {"input_tokens": tokens}, told)
         except AIGatewayError as error:
             await send_problem(send, shaped(problem_of(error), scope["path"], request_id))
+
+
+async def _count(candidate: Candidate, body: Json, headers: Mapping[str, str]) -> tuple[int, str]:
+    """The tokens and who says so: `upstream` or `estimate`. Raises: ProviderError."""
+    provider = candidate.provider
+    if not isinstance(provider, TokenCounter):
+        return estimate_prompt_tokens(body), "estimate"
+    wording = Wording(without_unsigned(body)[0], native=True, headers=headers)
+    return await whole(provider.count_tokens(candidate.model, wording), provider.config.timeouts), "upstream"
+
+
+def check_messages_body(body: Json, *, counting: bool = False) -> None:
+    """What has to be there to route and to translate the request; the rest is the upstream's to judge. Raises: HttpError."""
+    if not as_text(body.get("model")):
+        raise _invalid("model", "the name of a model is required")
+    if not counting and as_count(body.get("max_tokens")) is None:
+        raise _invalid("max_tokens", "a whole number is required")
+    if not isinstance(body.get("stream", False), bool | None):
+        raise _invalid("stream", "has to be true or false")
+    _check_texts(body.get("system"), "system")
+    _check_objects(body.get("tools", []), "tools")
+    messages: Any = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise _invalid("messages", "a list of at least one message is required")
+    _check_objects(messages, "messages")  # pyright: ignore[reportUnknownArgumentType]
+    for at, message in enumerate(as_objects(messages)):
+        if not as_text(message.get("role")):
+            raise _invalid(f"messages.{at}.role", "a role is required")
+        if message.get("content") is None:
+            raise _invalid(f"messages.{at}.content", "a text or a list of blocks is required")
+        _check_texts(message["content"], f"messages.{at}.content")
+
+
+def _check_texts(content: Any, path: str) -> None:
+    """A text, or a list of blocks."""
+    if content is not None and not isinstance(content, str):
+        _check_objects(content, path)
+
+
+def _check_objects(values: Any, path: str) -> None:
+    if not isinstance(values, list):
+        raise _invalid(path, "has to be a list")
+    for at, value in enumerate(as_list(values)):  # pyright: ignore[reportUnknownArgumentType]
+        if not isinstance(value, dict):
+            raise _invalid(f"{path}.{at}", "has to be an object")
+
+
+def _passed(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that go along to Anthropic; without a version the provider's own is sent. Raises: HttpError."""
+    version = headers.get("anthropic-version")
+    if version is not None and version not in VERSIONS:
+        raise _invalid("anthropic-version", f"`{version}` is not a valid version; {' and '.join(VERSIONS)} are")
+    return {name: headers[name] for name in _PASSED_HEADERS if name in headers}
+
+
+def _invalid(path: str, message: str) -> HttpError:
+    return HttpError(400, "invalid_request", f"{path}: {message}", param=path)

@@ -4,8 +4,10 @@ AIGatewayError
 ├── UserError            the caller mends the request, the file or the configuration
 │   ├── NotFound         the named thing does not exist
 │   ├── Conflict         the thing exists but is not in a state that allows this
+│   ├── Forbidden        this caller may not do that
 │   └── BudgetExceeded   the call's worst case does not fit into what is left
 ├── RetryableError       trying again later can help
+│   └── LimitExceeded    the key has used up what it may use in a minute, or at once
 └── FatalError           trying again cannot help and the caller cannot mend it
 """
 
@@ -54,6 +56,10 @@ class Conflict(UserError):
     """The thing exists but is not in a state that allows this."""
 
 
+class Forbidden(UserError):
+    """The caller is known and may not do that."""
+
+
 class BudgetExceeded(UserError):
     """The worst case of a call does not fit into the budget that is left."""
 
@@ -67,6 +73,16 @@ class RetryableError(AIGatewayError):
     def __init__(self, code: str, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(code, message)
         self.retry_after_s = retry_after_s
+
+
+class LimitExceeded(RetryableError):
+    """A key's limit is used up for the moment. `limit` and `remaining` count what `unit` names: requests, tokens or parallel."""
+
+    def __init__(self, message: str, *, retry_after_s: float, unit: str, limit: int, remaining: int) -> None:
+        super().__init__("rate_limit_exceeded", message, retry_after_s=retry_after_s)
+        self.unit = unit
+        self.limit = limit
+        self.remaining = remaining
 
 
 class FatalError(AIGatewayError):

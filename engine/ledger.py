@@ -67,7 +67,10 @@ class CallScope:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """An upstream call about to be made. `reserve_picousd` is its worst case, None where no price is known."""
+    """An upstream call about to be made. `reserve_picousd` is its worst case, None where no price is known.
+
+    `reserve_tokens` is the most tokens it can use, input and output, 0 where nothing is counted in tokens.
+    """
 
     id: str
     scope: CallScope
@@ -78,6 +81,7 @@ class Intent:
     streamed: bool
     at_us: int
     reserve_picousd: int | None
+    reserve_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,7 @@ class Desk:
             streamed=errand.streamed,
             at_us=self.clock(),
             reserve_picousd=self.prices.worst_case(config, candidate.model, errand.prompt_tokens, errand.output_limit),
+            reserve_tokens=errand.prompt_tokens + errand.output_limit,
         )
         call = Call(self, errand, candidate, intent)
         opening = self._keep(errand.book.open(intent))

@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
+from typing import TypeVar
 
 from engine.states import ErrorClass
 from providers.errors import ProviderError
-from providers.provider import Answer, Chunk, Timeouts
+from providers.provider import Chunk, Timeouts
+
+Result = TypeVar("Result")
 
 
-async def whole(call: Awaitable[Answer], timeouts: Timeouts) -> Answer:
+async def whole(call: Awaitable[Result], timeouts: Timeouts) -> Result:
     """The result of `call` within the total time. Raises: ProviderError(timeout)."""
     try:
         async with asyncio.timeout(timeouts.total_s):

@@ -47,3 +47,12 @@ class NativeProvider(Provider, Protocol):
     def stream_native(self, model: str, wording: Wording) -> AsyncGenerator[Chunk, None]:
         """One call, a chunk for each event of the dialect; the one that ends the answer comes last, as `usage_only`."""
         ...
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """A provider that counts the tokens of a prompt, free of charge. Raises ProviderError."""
+
+    async def count_tokens(self, model: str, wording: Wording) -> int:
+        """The input tokens of a native wording."""
+        ...

@@ -87,7 +87,9 @@ def describe_table(inspector: Inspector, table: str) -> Iterator[str]:
         yield f"{table} check {check}"
     for index in inspector.get_indexes(table):
         # SQLAlchemy's expression objects are told by their text.
-        yield f"{table} index { {key: str(value) for key, value in sorted(index.items())} }"
+        parts = {key: str(value) for key, value in sorted(index.items()) if key != "dialect_options"}
+        options = {key: str(value) for key, value in sorted(index.get("dialect_options", {}).items())}
+        yield f"{table} index {parts} {options}"
 
 
 def _with_driver(url: str) -> str:

@@ -43,17 +43,11 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for function in (
-        formats.usd,
-        formats.count,
-        formats.counted,
-        formats.duration,
-        formats.moment,
-        formats.short_id,
-        shown,
-        static_address,
-    ):
-        environment.filters[function.__name__] = function
+    numbers = (formats.usd, formats.count, formats.counted, formats.duration)
+    filters: dict[str, Any] = {
+        one.__name__: one for one in (*numbers, formats.moment, formats.short_id, shown, static_address)
+    }
+    environment.filters.update(filters)
     return environment
 
 

@@ -65,11 +65,6 @@ _PAST_DEADLINE = Statement(
     .order_by(runs.c.id)  # whoever locks several runs locks them in this order
     .limit(bindparam("most"))
 )
-_BY_WORKFLOW_AND_STATUS = Statement(
-    select(runs.c.workflow_name, runs.c.status, func.count().label("number")).group_by(
-        runs.c.workflow_name, runs.c.status
-    )
-)
 
 
 def insert_run(tx: Tx, row: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -127,11 +122,6 @@ def set_run_budget(tx: Tx, run_id: str, budget_picousd: int) -> None:
 def runs_past_deadline(tx: Tx, now: int, most: int) -> list[str]:
     """Ids of unfinished runs whose deadline has passed."""
     return [row["id"] for row in tx.all(_PAST_DEADLINE, {"now": now, "most": most})]
-
-
-def count_runs(tx: Tx) -> list[Row]:
-    """Number of runs by workflow_name and status."""
-    return tx.all(_BY_WORKFLOW_AND_STATUS)
 
 
 def list_runs(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:

@@ -6,6 +6,8 @@ steps, attempts                one row a step, one row a claim of it; `steps.att
 events                         append-only history, numbered per run
 payloads                       large JSON values by content hash, stored once
 requests                       the ledger: one row per upstream attempt, intent first
+api_keys                       who may call, hashed, and each key's limits
+budgets, alerts                limits on spending, and each threshold that was told, once a period
 deliveries, delivery_attempts  outgoing webhooks and each try
 workers                        living processes and their leases
 settings                       values made at first start, such as the webhook secret
@@ -30,6 +32,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.ext.compiler import compiles
 
@@ -41,6 +44,9 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+UNSETTLED = "status IN ('started', 'unknown')"
+"""As SQL text: SQLite takes a partial index only where the query says the same word for word."""
 
 
 class ReadableTime(ColumnElement[str]):
@@ -236,6 +242,7 @@ requests = Table(
     ),
     Column("cost_source", String(20), nullable=False),
     Column("reserved_picousd", BigInteger),
+    Column("reserved_tokens", BigInteger),
     Column("latency_ms", Float),
     Column("ttft_ms", Float),
     Column("streamed", Boolean, nullable=False),
@@ -248,13 +255,75 @@ requests = Table(
     Index(None, "run_id", "step_id"),
     Index(None, "request_id"),
     Index(None, "worker_id", "status"),
+    # What a key used within the last minute.
+    Index(
+        "ix_requests_key_id_started_us",
+        "key_id",
+        "started_us",
+        sqlite_where=text("key_id IS NOT NULL"),
+        postgresql_where=text("key_id IS NOT NULL"),
+    ),
+    # Few rows at any time: what budgets count as reserved.
+    Index("ix_requests_unsettled", "started_us", sqlite_where=text(UNSETTLED), postgresql_where=text(UNSETTLED)),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),  # SHA-256 of the secret, in hexadecimal
+    Column("prefix", String(20), nullable=False),  # the secret's first characters, for people to tell keys apart
+    Column("admin", Boolean, nullable=False),  # may make and revoke keys and set budgets
+    Column("allowed_models_json", Text),  # null: all
+    Column("requests_per_minute", Integer),
+    Column("tokens_per_minute", BigInteger),
+    Column("max_parallel", Integer),
+    Column("created_us", BigInteger, nullable=False),
+    Column("revoked_us", BigInteger),
+    Index(None, "name"),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("origin", String(10), nullable=False),  # config | http | key
+    Column("scope", String(20), nullable=False),
+    Column("subject", String(300)),
+    Column("target", String(330), nullable=False),  # `all`, or scope:subject, by which a call finds its budgets
+    Column("limit_picousd", BigInteger, nullable=False),
+    Column("period", String(10), nullable=False),
+    Column("zone", String(60), nullable=False),
+    Column("action", String(10), nullable=False),
+    Column("alert_at_json", Text, nullable=False),  # thresholds in hundredths of a percent of the limit
+    Column("period_start_us", BigInteger, nullable=False),
+    Column("resets_us", BigInteger),
+    Column("settled_picousd", BigInteger, nullable=False),  # sum of the period's settled rows, kept with each of them
+    Column("alerted", Integer, nullable=False),  # the highest threshold that was told in this period
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Index(None, "target"),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("budget_id", String(36), primary_key=True),
+    Column("period_start_us", BigInteger, primary_key=True),
+    Column("threshold", Integer, primary_key=True),
+    Column("data_json", Text, nullable=False),  # the budget as it stood
+    Column("at_us", BigInteger, nullable=False),
+    Column("told_us", BigInteger),  # when it went into the log and the webhook's outbox
+    Index("ix_alerts_untold", "at_us", sqlite_where=text("told_us IS NULL"), postgresql_where=text("told_us IS NULL")),
 )
 
 deliveries = Table(
     "deliveries",
     metadata,
     Column("id", String(36), primary_key=True),  # the webhook-id, the same on every try
-    Column("run_id", String(36), ForeignKey("runs.id"), nullable=False),
+    Column("run_id", String(36), ForeignKey("runs.id")),  # null: an alert
     Column("type", String(40), nullable=False),
     Column("url", Text, nullable=False),
     Column("body", Text, nullable=False),
