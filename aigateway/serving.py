@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _REQUESTS_GRACE_S = 10
+_BACKLOG = 2048
 
 
 def run_serve(settings: Settings, *, workers: int, config_path: str | None) -> None:
@@ -153,7 +154,13 @@ def _listen(host: str, port: int) -> socket.socket:
     """The listening socket. Raises: UserError that says what to do."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
+        # The protocol is named because asyncio switches Nagle's algorithm off only for sockets that say they are TCP:
+        # otherwise an answer whose head and body are written apart waits 40 ms for the client's delayed ACK.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        return listener
     except OSError as error:
         hint = "is another program using it? try --port 0" if port else "is the host right?"
         raise UserError("cannot_listen", f"cannot listen on {host}:{port} ({error.strerror}); {hint}") from error

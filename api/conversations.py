@@ -53,6 +53,11 @@ class Conversation(Protocol):
         """What the candidates are asked."""
         ...
 
+    @property
+    def own_headers(self) -> Mapping[str, str]:
+        """Headers that this dialect's clients look for."""
+        ...
+
     def whole(self, done: Completed) -> Json:
         """The answer to a request that is not streamed."""
         ...
@@ -100,12 +105,12 @@ class ConversationEndpoint:
     async def _whole(self, talk: Conversation, route: Route, scope: CallScope, started: float, send: Send) -> None:
         failover = self.services.failover
         done = await failover.complete(route, talk.request, scope=scope, book=ChatBook(self.services))
-        await send_json(send, 200, talk.whole(done), answer_headers(done, started))
+        await send_json(send, 200, talk.whole(done), {**answer_headers(done, started), **talk.own_headers})
 
     async def _stream(self, talk: Conversation, route: Route, scope: CallScope, started: float, send: Send) -> None:
         failover = self.services.failover
         async with await failover.stream(route, talk.request, scope=scope, book=ChatBook(self.services)) as stream:
-            await start_events(send, stream_headers(stream, started))
+            await start_events(send, {**stream_headers(stream, started), **talk.own_headers})
             try:
                 async for chunk in stream:
                     await send_named_events(send, talk.chunk(chunk))

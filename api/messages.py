@@ -36,7 +36,7 @@ class MessagesConversation:
     """One request to `/v1/messages`."""
 
     body: Json
-    headers: Mapping[str, str]
+    passed_headers: Mapping[str, str]
     request_id: str
     _writer: EventWriter | None = None
     _stop: Json | None = None
@@ -55,6 +55,11 @@ class MessagesConversation:
     def request(self) -> Request:
         """Native for Anthropic, chat for all others."""
         return Request(self.body, self._word)
+
+    @property
+    def own_headers(self) -> Mapping[str, str]:
+        """Anthropic's client reads the request's id here."""
+        return {"request-id": self.request_id}
 
     def whole(self, done: Completed) -> Json:
         """The message: Anthropic's own as it is, or one made of the completion."""
@@ -89,7 +94,7 @@ class MessagesConversation:
         if target != "anthropic":
             return from_messages(self.body, target)
         body, unsigned = without_unsigned(self.body)
-        return Wording(body, ("thinking",) if unsigned else (), native=True, headers=self.headers)
+        return Wording(body, ("thinking",) if unsigned else (), native=True, headers=self.passed_headers)
 
 
 def begin_messages(body: Json, headers: Mapping[str, str], request_id: str) -> MessagesConversation:

@@ -181,7 +181,7 @@ async def find_run(services: Services, run_id: str) -> Row:
 async def wait_for_end(services: Services, run_id: str, wait_s: float) -> Row:
     """The run as soon as it has ended or paused, or as it stands after `wait_s` seconds. Raises: NotFound."""
     deadline = now_us() + int(wait_s * 1_000_000)
-    pause_s = 0.01
+    pause_s = 0.004
     while True:
         run = await find_run(services, run_id)
         left_s = (deadline - now_us()) / 1_000_000

@@ -31,10 +31,11 @@ UNCLAIMED_AFTER_US = 1_000_000  # a bell takes milliseconds; behind this one it 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep found: bells to ring and how many steps were taken back from the dead."""
+    """What one sweep found: bells to ring, how many steps were taken back, and whether a process was declared dead."""
 
     rings: tuple[Ring, ...]
     reclaimed: int = 0
+    buried: bool = False
 
 
 def bury(tx: Tx, catalogue: Catalogue, worker_id: str, now: int, *, only_if_lapsed: bool) -> Swept:
@@ -48,7 +49,7 @@ def bury(tx: Tx, catalogue: Catalogue, worker_id: str, now: int, *, only_if_laps
     for step in held:
         rings += _take_back(tx, catalogue, step, worker_id, now)
     delete_worker(tx, worker_id)
-    return Swept(tuple(rings), len(held))
+    return Swept(tuple(rings), len(held), buried=True)
 
 
 def take_back(tx: Tx, catalogue: Catalogue, worker_id: str, forgotten: Sequence[Row], now: int) -> Swept:

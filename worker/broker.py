@@ -68,6 +68,7 @@ class BrokerDoorbell:
         self._actors = actors
         self._waiting: queue.Queue[tuple[str, str] | None] = queue.Queue(_WAITING_BELLS)
         self._failing = False
+        self._dropping = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="doorbell", daemon=True)
         self._thread.start()
@@ -76,8 +77,11 @@ class BrokerDoorbell:
         """Never raises and never blocks."""
         try:
             self._waiting.put_nowait((step_id, priority))
+            self._dropping = False
         except queue.Full:
-            log.warning("bell dropped", action="ring", reason="too many are waiting")
+            if not self._dropping:
+                log.warning("bells are dropped", action="ring", reason="too many are waiting")
+            self._dropping = True
 
     def check(self) -> None:
         """Raises: RetryableError where the queue cannot be reached."""

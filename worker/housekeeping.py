@@ -116,6 +116,8 @@ class Sweeper:
                     tx, self._catalogue, dead, now_us(), only_if_lapsed=gently
                 )
             )
+            if not found.buried:
+                continue  # its lease was renewed after all, or another sweeper was faster
             forget(self._locks, worker_id)
             log.warning("worker buried", action="bury", worker=worker_id, steps=found.reclaimed)
             self._ring(found)

@@ -47,9 +47,10 @@ class InFlight:
     reasons: list[str]  # why it was stopped: `draining` hands the step back, `lost` writes nothing
 
     def stop(self, reason: str) -> None:
-        """Cancel the execution; upstream calls are closed by it."""
+        """Cancel the execution; upstream calls are closed by it. Once: a second cancellation would cut that short."""
+        if not self.reasons:
+            self.task.cancel()
         self.reasons.append(reason)
-        self.task.cancel()
 
 
 class StepRunner:
@@ -108,7 +109,7 @@ class StepRunner:
         """Stop steps (of those seen in flight) that the database no longer shows as this process's: cancelled or taken over."""
         for step_id, attempt in seen.items():
             entry = self.in_flight.get(step_id)
-            if entry and entry.held.attempt == attempt and mine.get(step_id) != attempt:
+            if entry and entry.held.attempt == attempt != mine.get(step_id) and "lost" not in entry.reasons:
                 entry.stop("lost")
 
     def _start(self, step_id: str) -> None:

@@ -301,6 +301,7 @@ budgets = Table(
     Column("period_start_us", BigInteger, nullable=False),
     Column("resets_us", BigInteger),
     Column("settled_picousd", BigInteger, nullable=False),  # sum of the period's settled rows, kept with each of them
+    Column("resum_us", BigInteger),  # when that sum is to be taken anew from the rows
     Column("alerted", Integer, nullable=False),  # the highest threshold that was told in this period
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),

@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("period_start_us", sa.BigInteger(), nullable=False),
         sa.Column("resets_us", sa.BigInteger(), nullable=True),
         sa.Column("settled_picousd", sa.BigInteger(), nullable=False),
+        sa.Column("resum_us", sa.BigInteger(), nullable=True),
         sa.Column("alerted", sa.Integer(), nullable=False),
         sa.Column("created_us", sa.BigInteger(), nullable=False),
         sa.Column("updated_us", sa.BigInteger(), nullable=False),

@@ -126,12 +126,12 @@ def _output(body: Json, request: Json) -> None:
 
 def _is_strict(schema: Any) -> bool:
     """Whether OpenAI takes the schema as a strict one: no further properties anywhere, and all of them required."""
-    if isinstance(schema, list):
-        return all(map(_is_strict, as_list(schema)))  # pyright: ignore[reportUnknownArgumentType]
     fields = as_object(schema)
+    if not fields:
+        return True
     if fields.get("type") == "object" or "properties" in fields:
         names = set(as_object(fields.get("properties")))
         if fields.get("additionalProperties") is not False or set(as_list(fields.get("required"))) != names:
             return False
     inner = [*as_object(fields.get("properties")).values(), *as_object(fields.get("$defs")).values()]
-    return all(map(_is_strict, [*inner, fields.get("items"), fields.get("anyOf") or []]))
+    return all(map(_is_strict, [*inner, fields.get("items"), *as_list(fields.get("anyOf"))]))

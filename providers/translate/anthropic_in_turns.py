@@ -66,6 +66,7 @@ class Turns:
                 parts += self._parts(block, where)
         if not parts:
             return results
+        parts = _merged(parts)
         plain = len(parts) == 1 and parts[0]["type"] == "text"
         return [*results, {"role": "user", "content": parts[0]["text"] if plain else parts}]
 
@@ -169,6 +170,17 @@ class Turns:
         citations: Any = block.get("citations")
         if as_list(citations) or as_object(citations).get("enabled"):
             self._dropped.append("citations")
+
+
+def _merged(parts: list[Json]) -> list[Json]:
+    """Neighbouring texts as one, set apart: some servers would join them without a space."""
+    merged: list[Json] = []
+    for part in parts:
+        if part["type"] == "text" and merged and merged[-1]["type"] == "text":
+            merged[-1] = {"type": "text", "text": f"{merged[-1]['text']}\n\n{part['text']}"}
+        else:
+            merged.append(part)
+    return merged
 
 
 def _call(block: Json) -> Json:

@@ -62,7 +62,7 @@ def test_a_bar_stands_where_its_attempts_ran() -> None:
     assert report.split() == ["-", "report", "$0.00"]
     assert len(report) == len(summarize)
     assert lost == "  ↳ summarize: attempt 1 lost on w1: its worker died"
-    assert sums == "  10.0 s · 1,234 tokens · $0.0042 · 2 calls of unknown price"
+    assert sums == "  10.0 s · 1,234 tokens · $0.0042 · 2 calls of unknown cost"
 
 
 @pytest.mark.parametrize("width", [40, 41, 71, 72, 80, 120, 200])

@@ -1,0 +1,320 @@
+"""Who is alive: locks that the kernel frees, leases that run out, and a supervisor whose children outlive nobody."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from engine_hand import ONE_STEP, Hand, opened
+from services import PostgresServer, wait_until
+
+from engine.clock import now_us
+from engine.store.database import Database
+from engine.store.workers import delete_worker, live_workers
+from worker import housekeeping
+from worker.housekeeping import Heartbeat, Sweeper, register
+from worker.liveness import LifeLock, forget, is_dead, runtime_folder
+from worker.supervisor import Supervisor
+
+ROOT = Path(__file__).parents[2]
+HOLD = """
+import sys
+from pathlib import Path
+from worker.liveness import LifeLock
+lock = LifeLock(Path(sys.argv[1]), sys.argv[2])
+print("held", flush=True)
+sys.stdin.read()
+"""
+HOLD_AND_REGISTER = """
+import sys
+from pathlib import Path
+from engine.catalogue import Catalogue
+from engine.attempts import claim
+from engine.clock import now_us
+from engine.store.database import Database
+from worker.housekeeping import register
+from worker.liveness import LifeLock
+folder, url, step_id = sys.argv[1:]
+lock = LifeLock(Path(folder), "child")
+database = Database(url)
+register(database, "child", "worker")
+print(database.write_now(lambda tx: claim(tx, Catalogue(), step_id, "child", now_us())) is not None, flush=True)
+sys.stdin.read()
+"""
+CHILD = """
+import signal, sys, threading
+from worker.supervisor import end_with_parent
+threading.Thread(target=end_with_parent, daemon=True).start()
+signal.signal(signal.SIGTERM, {handler})
+print("child", flush=True)
+while True:
+    threading.Event().wait(1)
+"""
+POLITE = "lambda *_: sys.exit(0)"
+DEAF = "signal.SIG_IGN"
+SUPERVISE = f"""
+import asyncio, os, sys
+from worker.supervisor import Supervisor
+async def main():
+    supervisor = Supervisor(lambda n: [sys.executable, "-c", {CHILD.format(handler=DEAF)!r}], environment=dict(os.environ), processes=2)
+    asyncio.create_task(supervisor.run())
+    while len(supervisor.pids) < 2:
+        await asyncio.sleep(0.02)
+    print(*supervisor.pids, flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@contextlib.contextmanager
+def child_of(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def line_of(child: "subprocess.Popen[str]") -> str:
+    assert child.stdout is not None
+    return child.stdout.readline().strip()
+
+
+def test_a_lock_is_held_for_life_and_freed_by_sigkill(tmp_path: Path) -> None:
+    with child_of(HOLD, str(tmp_path), "w1") as child:
+        assert line_of(child) == "held"
+        assert not is_dead(tmp_path, "w1")
+        assert not is_dead(tmp_path, "w1")
+        child.send_signal(signal.SIGKILL)
+        child.wait(10)
+        assert is_dead(tmp_path, "w1")
+    assert is_dead(tmp_path, "w1")  # asking does not bring it back
+    forget(tmp_path, "w1")
+    assert not is_dead(tmp_path, "w1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_process_is_not_dead(tmp_path: Path) -> None:
+    with child_of(HOLD, str(tmp_path), "w1") as child:
+        line_of(child)
+        child.send_signal(signal.SIGSTOP)
+        assert not is_dead(tmp_path, "w1")
+
+
+def test_a_clean_end_leaves_nothing_to_find(tmp_path: Path) -> None:
+    lock = LifeLock(tmp_path, "w1")
+    assert not is_dead(tmp_path, "w1")
+    lock.release()
+    assert not is_dead(tmp_path, "w1")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_does_not_live_on_in_a_spawned_child(tmp_path: Path) -> None:
+    with child_of(
+        f"import subprocess\n{HOLD.replace('sys.stdin.read()', '')}"
+        "grandchild = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=subprocess.PIPE)\n"
+        "print(grandchild.pid, flush=True)\nsys.stdin.read()",
+        str(tmp_path),
+        "w1",
+    ) as child:
+        assert line_of(child) == "held"
+        grandchild = psutil.Process(int(line_of(child)))
+        assert grandchild.is_running()
+        os.kill(grandchild.pid, signal.SIGSTOP)
+        child.kill()
+        child.wait(10)
+        assert is_dead(tmp_path, "w1")
+        grandchild.kill()
+
+
+def test_the_folder_of_locks_is_the_users_own() -> None:
+    found = runtime_folder().stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (os.getuid(), 0o700)
+
+
+class Silent:
+    """A doorbell that nobody hears."""
+
+    def ring(self, step_id: str, priority: str) -> None:
+        return
+
+
+def sweep(hand: Hand, folder: Path, worker_id: str = "me") -> None:
+    sweeper = Sweeper(hand.database, hand.catalogue, Silent(), None, worker_id=worker_id, locks=folder)
+    asyncio.run(sweeper.sweep())
+
+
+def test_the_steps_of_a_killed_process_are_taken_back_before_its_lease_runs_out(
+    database_url: str, tmp_path: Path
+) -> None:
+    with opened(database_url) as hand:
+        hand.now = now_us()
+        submitted = hand.submit(ONE_STEP)
+        arguments = (str(tmp_path), database_url, submitted.rings[0].step_id)
+        with child_of(HOLD_AND_REGISTER, *arguments) as child:
+            assert line_of(child) == "True"
+            sweep(hand, tmp_path)
+            assert hand.statuses(submitted.run["id"]) == {"only": "running"}
+            child.kill()
+            child.wait(10)
+            sweep(hand, tmp_path)
+        assert hand.statuses(submitted.run["id"]) == {"only": "ready"}
+        assert hand.step(submitted.run["id"], "only")["losses"] == 1
+        assert hand.do(lambda tx: live_workers(tx, now_us())) == []
+        assert list(tmp_path.glob("*.lock")) == []
+
+
+def test_a_vanished_host_is_found_by_its_lease_and_a_saved_one_keeps_its_lock(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(sqlite_url) as hand:
+        hand.now = now_us() - 9_000_000
+        hand.enter_worker("elsewhere")
+        run_id = hand.start(ONE_STEP)
+        hand.claim(run_id, "only", "elsewhere")
+        hand.now = now_us()
+        sweep(hand, tmp_path)
+        assert hand.statuses(run_id) == {"only": "ready"}
+        hand.enter_worker("alive")
+        lock = LifeLock(tmp_path, "alive")
+        # Seen as lapsed, and renewed before it could be buried.
+        monkeypatch.setattr(housekeeping, "lapsed", lambda tx, now: ["alive"])
+        sweep(hand, tmp_path)
+        assert [row["id"] for row in hand.do(lambda tx: live_workers(tx, now_us()))] == ["alive"]
+        assert (tmp_path / "alive.lock").exists()
+        lock.release()
+
+
+def test_a_heartbeat_renews_and_tells_when_it_was_declared_dead(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "RENEW_EVERY_S", 0.05)
+    database = Database(database_url, readers=0)
+    register(database, "w1", "worker")
+    lost = threading.Event()
+    heartbeat = Heartbeat(database, "w1", lost.set)
+    first = database.write_now(lambda tx: live_workers(tx, now_us()))[0]["lease_until_us"]
+    wait_until(
+        lambda: database.write_now(lambda tx: live_workers(tx, now_us()))[0]["lease_until_us"] > first, "no renewal", 10
+    )
+    assert not lost.is_set()
+    database.write_now(lambda tx: delete_worker(tx, "w1"))
+    assert lost.wait(10)
+    heartbeat.stop()
+    database.close()
+
+
+def test_a_heartbeat_gives_up_before_its_lease_runs_out(
+    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "RENEW_EVERY_S", 0.1)
+    monkeypatch.setattr(housekeeping, "LEASE_S", 1.5)
+    database = Database(own_postgres.url(), readers=0)
+    register(database, "w1", "worker")
+    until = database.write_now(lambda tx: live_workers(tx, now_us()))[0]["lease_until_us"]
+    lost = threading.Event()
+    heartbeat = Heartbeat(database, "w1", lost.set)
+    own_postgres.kill()
+    assert lost.wait(10)
+    assert now_us() < until + 1_500_000
+    heartbeat.stop()
+    database.close()
+
+
+def supervised(script: str, check: Callable[[Supervisor], object]) -> None:
+    """Runs a supervisor of two children while `check` runs on a thread, then stops it."""
+
+    async def run() -> None:
+        supervisor = Supervisor(
+            lambda number: [sys.executable, "-c", script],
+            environment={**os.environ, "PYTHONPATH": str(ROOT)},
+            processes=2,
+        )
+        running = asyncio.create_task(supervisor.run())
+        try:
+            await asyncio.to_thread(check, supervisor)
+        finally:
+            await supervisor.stop(2)
+            async with asyncio.timeout(10):
+                await running
+        assert supervisor.pids == []
+
+    asyncio.run(run())
+
+
+def alive(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_killed_child_is_replaced_and_its_sibling_is_left_alone() -> None:
+    seen: list[int] = []
+
+    def check(supervisor: Supervisor) -> None:
+        wait_until(lambda: len(supervisor.pids) == 2, "no two children", 10)
+        first, second = sorted(supervisor.pids)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: first not in supervisor.pids and len(supervisor.pids) == 2, "no replacement", 10)
+        assert second in supervisor.pids
+        seen.extend([first, *supervisor.pids])
+
+    supervised(CHILD.format(handler=POLITE), check)
+    assert alive(seen) == []
+
+
+def test_children_that_do_not_listen_are_killed_after_the_grace() -> None:
+    seen: list[int] = []
+
+    def check(supervisor: Supervisor) -> None:
+        wait_until(lambda: len(supervisor.pids) == 2, "no two children", 10)
+        seen.extend(supervisor.pids)
+
+    supervised(CHILD.format(handler=DEAF), check)
+    assert len(seen) == 2
+    assert alive(seen) == []
+
+
+def test_a_child_that_cannot_start_is_tried_again_ever_more_slowly() -> None:
+    def check(supervisor: Supervisor) -> None:
+        wait_until(lambda: len(supervisor.pids) == 2, "no two children", 10)
+        first = set(supervisor.pids)
+        wait_until(lambda: len(supervisor.pids) == 2 and not first & set(supervisor.pids), "no further try", 10)
+
+    supervised("raise SystemExit(3)", check)
+
+
+def test_stopping_while_children_are_being_started_leaves_none() -> None:
+    async def run() -> list[int]:
+        supervisor = Supervisor(
+            lambda number: [sys.executable, "-c", "input()"], environment=dict(os.environ), processes=3
+        )
+        running = asyncio.create_task(supervisor.run())
+        await asyncio.sleep(0)
+        await supervisor.stop(5)
+        async with asyncio.timeout(10):
+            await running
+        return supervisor.pids
+
+    before = set(psutil.Process().children())
+    assert asyncio.run(run()) == []
+    assert set(psutil.Process().children()) <= before
+
+
+def test_no_child_outlives_a_killed_supervisor() -> None:
+    with child_of(SUPERVISE) as supervisor:
+        pids = [int(pid) for pid in line_of(supervisor).split()]
+        assert len(pids) == 2
+        for _ in pids:
+            assert line_of(supervisor) == "child"  # it watches its parent now
+        supervisor.kill()
+        supervisor.wait(10)
+        wait_until(lambda: alive(pids) == [], "the children live on", 10)
