@@ -33,5 +33,12 @@ async def print_banner(settings: Settings, outgoing: Outgoing, url: str, file_er
         _say("  missing: no Ollama answers (set OLLAMA_HOST, or start it for free local models)")
 
 
+def print_first_key(url: str) -> None:
+    """What to do where keys are needed and nobody has one."""
+    _say(
+        f"  missing: requests to {url} need an API key and there is none yet: make one here with `aigateway keys create NAME`"
+    )
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stdout, flush=True)

@@ -91,16 +91,11 @@ def known_strategy(value: object) -> object:
     return value
 
 
-def no_budgets(value: object) -> object:
-    """A limit that nobody enforces must not be taken silently."""
-    if value:
-        raise ValueError("not enforced by this release; remove it, and set budget_usd in a workflow or on a run")
-    return []
-
-
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Delay = Annotated[timedelta, BeforeValidator(_delay)]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
+Usd = Annotated[Decimal, BeforeValidator(_no_bool), Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Share = Annotated[Decimal, BeforeValidator(_no_bool), Field(gt=0, le=100, allow_inf_nan=False)]
 Price = Annotated[Decimal, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)]
 OptionalText = Annotated[str | None, BeforeValidator(_empty_is_none)]
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_empty_is_none)]

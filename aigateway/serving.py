@@ -14,15 +14,17 @@ import structlog
 import uvicorn
 
 from aigateway import __version__
-from aigateway.banner import print_banner
-from aigateway.settings import Settings
-from aigateway.wiring import Outgoing, build_outgoing, take_up_workflows
+from aigateway.banner import print_banner, print_first_key
+from aigateway.settings import Settings, process_crash_point
+from aigateway.wiring import Outgoing, build_outgoing, set_budgets, take_up_workflows
 from aigateway.working import make_supervisor, stop_s
 from api.app import create_app
+from api.key_ring import KeyRing
 from api.services import Services
 from engine.catalogue import Catalogue
 from engine.clock import new_id, now_us
 from engine.errors import UserError
+from engine.store.api_keys import any_key
 from engine.store.database import Database
 from engine.store.revision import bring_up_to_date
 from engine.sweeper import bury
@@ -59,6 +61,7 @@ async def _serve(settings: Settings, config_path: str | None, *, workers: int, b
     outgoing = build_outgoing(settings)
     async with _gateway(settings, outgoing, bells) as services:
         file_errors = await asyncio.to_thread(take_up_workflows, settings, services.database)
+        await asyncio.to_thread(set_budgets, settings, services.database)
         server = _Server(
             uvicorn.Config(
                 create_app(services),
@@ -71,7 +74,10 @@ async def _serve(settings: Settings, config_path: str | None, *, workers: int, b
         )
         supervisor = make_supervisor(settings, ["--bells", str(bells)] if bells else [], config_path, workers)
         keeping = asyncio.create_task(supervisor.run())
-        banner = asyncio.create_task(print_banner(settings, outgoing, f"http://{_shown(host)}:{port}", file_errors))
+        url = f"http://{_shown(host)}:{port}"
+        banner = asyncio.create_task(print_banner(settings, outgoing, url, file_errors))
+        if services.auth == "required" and not await services.database.read(any_key):
+            print_first_key(url)
         await server.serve(sockets=[listener])
         banner.cancel()
         await supervisor.stop(stop_s(settings))
@@ -101,7 +107,9 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -> AsyncGenerator[Services, None]:
     """The parts of an API process, entered among the living so that its open calls are found if it dies."""
-    database, leases = Database(settings.database_url), Database(settings.database_url, readers=0)
+    crash_at = process_crash_point()
+    database = Database(settings.database_url, crash_at=crash_at)
+    leases = Database(settings.database_url, readers=0, crash_at=crash_at)
     process_id = new_id()
     lock = LifeLock(runtime_folder(), process_id)
     await asyncio.to_thread(register, leases, process_id, "api")
@@ -114,6 +122,7 @@ async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -
             version=__version__,
             process_id=process_id,
             database=database,
+            keys=KeyRing(database),
             catalogue=catalogue,
             doorbell=doorbell,
             router=outgoing.router,

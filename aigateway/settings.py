@@ -35,13 +35,18 @@ from aigateway.config_values import (
     OptionalText,
     Price,
     RedisUrl,
+    Share,
     Target,
+    Usd,
     Whole,
     known_strategy,
     names_to_mapping,
-    no_budgets,
 )
+from engine.crash_points import CrashPoint, read_crash_point
+from engine.budget_spec import Action, BudgetSpec, Scope, check_budget, to_threshold
 from engine.errors import UserError
+from engine.money import to_picousd
+from engine.periods import Period
 from mcp_bridge.servers import McpServerConfig
 
 DEFAULT_FILE = "aigateway.yaml"
@@ -140,6 +145,49 @@ class ModelSettings(_Section):
         return {"targets": [value]} if isinstance(value, str) else value
 
 
+class BudgetSettings(_Section):
+    """A limit on what calls cost together within a day, a month (by the calendar of `zone`) or for all time.
+
+    `scope` says which calls count: all, or those of the key (name or id), workflow, provider, model (as it is asked for,
+    `provider/model`, or the provider's own name) or tag (`key:value`) that `match` names. `action: reject` refuses a call whose
+    worst case does not fit (402, a run pauses); `action: alert` only tells. `alert_at`: shares of the limit at which an alert goes
+    to the log and to webhooks.alert_url, each once a period. A call whose end nobody saw counts at its worst case until the
+    period ends, for 30 days at most.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    limit_usd: Usd
+    period: Literal["day", "month", "total"] = "month"
+    zone: str = "UTC"
+    scope: Literal["all", "key", "workflow", "provider", "model", "tag"] = "all"
+    match: OptionalText = None
+    action: Literal["reject", "alert"] = "reject"
+    alert_at: list[Share] = []
+
+    def spec(self) -> BudgetSpec:
+        """What the engine takes. Raises: UserError where its parts do not go together."""
+        spec = BudgetSpec(
+            name=self.name,
+            limit_picousd=to_picousd(self.limit_usd),
+            period=Period(self.period),
+            scope=Scope(self.scope),
+            subject=self.match,
+            zone=self.zone,
+            action=Action(self.action),
+            alert_at=tuple(to_threshold(share) for share in self.alert_at),
+        )
+        check_budget(spec)
+        return spec
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        try:
+            self.spec()
+        except UserError as error:
+            raise ValueError(error.message) from None
+        return self
+
+
 class WebhookSettings(_Section):
     """Where alerts go and how deliveries are signed; without a secret one is made at first start."""
 
@@ -171,7 +219,7 @@ class Settings(_Section):
     redis_url: RedisUrl = None
     providers: dict[str, ProviderSettings] = {}
     models: dict[str, ModelSettings] = {}
-    budgets: Annotated[list[Any], BeforeValidator(no_budgets)] = []
+    budgets: list[BudgetSettings] = []
     unknown_prices: Literal["allow", "reject"] = "allow"
     on_client_disconnect: Literal["cancel", "drain"] = "cancel"
     mcp_servers: Annotated[dict[str, McpServerConfig], Field(repr=False)] = {}  # env and headers hold keys
@@ -204,6 +252,11 @@ def process_settings(config_path: str | None = None) -> Settings:
 def process_environment() -> dict[str, str]:
     """This process's environment: what children inherit."""
     return dict(os.environ)
+
+
+def process_crash_point() -> CrashPoint | None:
+    """Where a test wants this process to die; nothing that an operator sets."""
+    return read_crash_point(os.environ.get("_AIGATEWAY_CRASH_AT"))
 
 
 class ServerAddress(_Section):
@@ -243,6 +296,7 @@ def _checked(tree: ConfigTree) -> Settings:
         add_validation_mistakes(tree, error, Settings)
         raise_mistakes(tree)
     _check_targets(tree, settings)
+    _check_budget_names(tree, settings)
     if tree.mistakes:
         raise_mistakes(tree)
     return settings
@@ -273,6 +327,14 @@ def _check_targets(tree: ConfigTree, settings: Settings) -> None:
             standard = STANDARD_PROVIDERS.get(provider)
             hint = f"; set {standard.variable} or add it" if standard else ""
             tree.mistake(("models", name, "targets", index), f'provider "{provider}" is not configured{hint}')
+
+
+def _check_budget_names(tree: ConfigTree, settings: Settings) -> None:
+    names: set[str] = set()
+    for index, budget in enumerate(settings.budgets):
+        if budget.name in names:
+            tree.mistake(("budgets", index, "name"), f'there is another budget "{budget.name}"')
+        names.add(budget.name)
 
 
 def _absolute(settings: Settings, cwd: Path) -> Settings:

@@ -7,9 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 import engine.errors
 from aigateway.provider_settings import model_targets, provider_configs
 from aigateway.settings import Settings, process_environment
+from engine.budgets import take_up_budgets
 from engine.clock import now_us
 from engine.definition import Definition
 from engine.errors import UserError
@@ -22,6 +25,8 @@ from providers.http import HttpClient
 from providers.pricing import PriceBook
 from providers.registry import build_providers
 from providers.routing import Alias, Router
+
+log = structlog.get_logger(__name__)
 
 SHIPPED_WORKFLOWS = Path(engine.errors.__file__).parent.parent / "workflows"
 
@@ -79,6 +84,13 @@ def take_up_workflows(settings: Settings, database: Database) -> dict[str, UserE
     for definition, origin in [*own, *shipped]:
         database.write_now(lambda tx, new=definition, where=origin: take_up(tx, new, where, now_us()))
     return dict(errors)
+
+
+def set_budgets(settings: Settings, database: Database) -> None:
+    """Make the stored budgets follow the configuration. API processes do this; workers go by what is stored."""
+    specs = [budget.spec() for budget in settings.budgets]
+    for name in database.write_now(lambda tx: take_up_budgets(tx, specs, now_us())):
+        log.warning("budget of the configuration is overridden by one set over HTTP", action="budgets", budget=name)
 
 
 def _new_secret() -> str:

@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from aigateway.logs import configure_logging
-from aigateway.settings import Settings, process_settings
+from aigateway.settings import Settings, process_crash_point, process_settings
 from aigateway.wiring import build_outgoing, webhook_secret
 from engine.errors import AIGatewayError, UserError
 from engine.store.database import Database
@@ -45,6 +45,7 @@ async def _work(settings: Settings, told: argparse.Namespace) -> int:
     outgoing = build_outgoing(settings)
     parts = WorkerParts(
         database_url=settings.database_url,
+        crash_at=process_crash_point(),
         make_broker=lambda: local_broker(Path(bells), listen=True) if bells else redis_broker(_redis_url(settings)),
         executors={
             "llm": LlmExecutor(outgoing.router, outgoing.failover, outgoing.prices),

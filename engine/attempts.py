@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+from engine.admission import admit, left_in_budgets, settle_call
 from engine.catalogue import Catalogue
 from engine.definition import Definition, Step
-from engine.errors import BudgetExceeded, Conflict
-from engine.ledger import Intent, Settlement
+from engine.errors import AIGatewayError, BudgetExceeded, Conflict
+from engine.ledger import CallScope, Intent, Settlement
 from engine.money import usd_text
 from engine.plan import DEFAULT_RETRY, retry_pause_s
-from engine.ports import Branched, Failed, Outcome, OverBudget, Skipped, Succeeded
+from engine.ports import Branched, Failed, Outcome, OverBudget, Skipped, Succeeded, Throttled
 from engine.scope import scope_of
-from engine.states import AttemptStatus, EventType, RunStatus, StepStatus
+from engine.states import AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.json_text import loads, storable
-from engine.store.requests import open_request, run_committed_picousd, settle_request
+from engine.store.requests import open_request, run_committed_picousd
 from engine.store.runs import begin_run, get_run, lock_run, set_run_status
 from engine.store.steps import branch_step, claim_step, end_attempt, get_step, insert_attempt, put_back_step
 from engine.transition import Ring, StepError, Transition
@@ -64,6 +65,7 @@ class Completed:
 
 def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) -> Claimed | None:
     """Take a ready step of a run that may go on; None where it is not there to be taken."""
+    tx.point("claim")
     row = get_step(tx, step_id)
     if row is None or row["status"] != StepStatus.READY.value:
         return None
@@ -99,8 +101,9 @@ def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) 
 
 def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int) -> Completed:
     """Write what came of a claimed step, its calls' costs included."""
+    tx.point("complete")
     for settlement in ended.settlements:
-        settle_request(tx, settlement)
+        settle_call(tx, settlement)
     locked = _hold(tx, held)
     if locked is None:
         return Completed(accepted=False)
@@ -113,6 +116,7 @@ def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int
 
 def give_back(tx: Tx, held: Claimed, now: int) -> Completed:
     """Hand a claimed step back, as a draining worker does: another may take it at once, and no attempt is counted."""
+    tx.point("give_back")
     locked = _hold(tx, held)
     if locked is None:
         return Completed(accepted=False)
@@ -122,31 +126,44 @@ def give_back(tx: Tx, held: Claimed, now: int) -> Completed:
     return Completed(True, (Ring(held.step_id, run["priority"]),))
 
 
-def open_call(tx: Tx, held: Claimed, intent: Intent) -> None:
-    """Write a call's intent, in the same transaction as the check that it fits into the run's budget.
+def open_call(tx: Tx, held: Claimed, intent: Intent) -> AIGatewayError | None:
+    """Write a call's intent, in the same transaction as the check that it may be made and fits into every budget.
 
-    Raises: BudgetExceeded; Conflict where the worker no longer holds the step.
+    Returns why not, else None. Raises: Conflict where the worker no longer holds the step.
     """
+    tx.point("open_call")
+    refused = admit(tx, intent)  # before the run is locked, as `complete` does it
     locked = _hold(tx, held)
     if locked is None:
         raise Conflict("attempt_superseded", "another worker holds this step now")
-    budget = locked[0]["budget_picousd"]
-    if budget is not None and intent.reserve_picousd:
-        committed = run_committed_picousd(tx, held.run["id"])
-        if committed + intent.reserve_picousd > budget:
-            raise BudgetExceeded(
-                f"the call can cost {usd_text(intent.reserve_picousd)} USD, of the run's {usd_text(budget)} USD "
-                f"only {usd_text(max(0, budget - committed))} are left"
-            )
-    open_request(tx, intent, held.worker_id)
+    refused = refused or _over_run_budget(tx, locked[0], intent)
+    if refused is None:
+        open_request(tx, intent, held.worker_id)
+    return refused
 
 
-def remaining_picousd(tx: Tx, run_id: str) -> int | None:
-    """What is left of a run's budget with every open call at its worst case; None without a budget."""
-    run = get_run(tx, run_id)
-    if run is None or run["budget_picousd"] is None:
+def _over_run_budget(tx: Tx, run: Row, intent: Intent) -> BudgetExceeded | None:
+    budget = run["budget_picousd"]
+    if budget is None or not intent.reserve_picousd:
         return None
-    return run["budget_picousd"] - run_committed_picousd(tx, run_id)
+    committed = run_committed_picousd(tx, run["id"])
+    if committed + intent.reserve_picousd <= budget:
+        return None
+    return BudgetExceeded(
+        f"the call can cost {usd_text(intent.reserve_picousd)} USD, of the run's {usd_text(budget)} USD "
+        f"only {usd_text(max(0, budget - committed))} are left"
+    )
+
+
+def remaining_picousd(tx: Tx, scope: CallScope, now: int) -> int | None:
+    """What is left for a step's next call in its run's budget and all others, every open call at its worst case; None: no limit."""
+    assert scope.run_id is not None
+    run = get_run(tx, scope.run_id)
+    left = left_in_budgets(tx, scope, now)
+    if run is None or run["budget_picousd"] is None:
+        return left
+    own = run["budget_picousd"] - run_committed_picousd(tx, scope.run_id)
+    return own if left is None else min(own, left)
 
 
 def _hold(tx: Tx, held: Claimed) -> tuple[Row, Row] | None:
@@ -189,6 +206,8 @@ def _apply(transition: Transition, row: Row, held: Claimed, ended: Ended) -> Non
             )
             put_back_step(tx, row, StepStatus.READY, now)
             _pause_over_budget(transition, row, message)
+        case Throttled():
+            _throttle(transition, row, held, ended.outcome)
         case _:
             assert_never(ended.outcome)
 
@@ -202,6 +221,19 @@ def _pause_over_budget(transition: Transition, row: Row, message: str) -> None:
     data = {"reason": "budget_exceeded", "message": message}
     transition.history.add(EventType.RUN_PAUSED, step=row["key"], data=data)
     queue_webhook(tx, run["id"], "run.paused", transition.now)
+
+
+def _throttle(transition: Transition, row: Row, held: Claimed, throttled: Throttled) -> None:
+    """Wait until the key may go on; no attempt is counted."""
+    due = transition.now + max(1, int(throttled.retry_after_s * 1_000_000))
+    deadline_s = held.step.deadline_s
+    if deadline_s is not None and due >= held.started_us + deadline_s * 1_000_000:
+        failed = Failed(ErrorClass.RATE_LIMIT, throttled.message, final=True)
+        _fail(transition, row, held, failed, chance=0.0)
+        return
+    error = {"error_class": ErrorClass.RATE_LIMIT.value, "error_message": storable(throttled.message)}
+    end_attempt(transition.tx, row["id"], held.attempt, AttemptStatus.RETURNED, transition.now, **error)
+    put_back_step(transition.tx, row, StepStatus.WAITING, due)
 
 
 def _branch(transition: Transition, row: Row, step: Step, branch: str | None) -> None:

@@ -14,6 +14,7 @@ _GOING_ON = {RunStatus.QUEUED.value, RunStatus.RUNNING.value, RunStatus.WAITING.
 
 def cancel(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> Row:
     """End the run with all that is open; workers stop its calls when they next look. Raises: NotFound, Conflict."""
+    tx.point("cancel")
     run = _lock(tx, run_id)
     if run["status"] == RunStatus.CANCELLED.value:
         return run
@@ -27,6 +28,7 @@ def cancel(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> Row:
 
 def pause(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> Row:
     """Claim no further step; steps under way finish. Raises: NotFound, Conflict."""
+    tx.point("pause")
     run = _lock(tx, run_id)
     if run["status"] == RunStatus.PAUSED.value:
         return run
@@ -42,6 +44,7 @@ def pause(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> Row:
 
 def resume(tx: Tx, catalogue: Catalogue, run_id: str, budget_picousd: int | None, now: int) -> tuple[Row, list[Ring]]:
     """Let a paused run go on, with a new budget where one is given. Raises: NotFound, Conflict."""
+    tx.point("resume")
     run = _lock(tx, run_id)
     if run["status"] != RunStatus.PAUSED.value:
         raise Conflict("run_not_paused", f"the run is {run['status']}, only a paused run can be resumed")
@@ -58,6 +61,7 @@ def resume(tx: Tx, catalogue: Catalogue, run_id: str, budget_picousd: int | None
 
 def retry(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> tuple[Row, list[Ring]]:
     """Go on from what failed: finished results are kept and not paid for again. Raises: NotFound, Conflict."""
+    tx.point("retry")
     run = _lock(tx, run_id)
     if run["status"] != RunStatus.FAILED.value:
         raise Conflict("run_not_failed", f"the run is {run['status']}, only a failed run can be retried")

@@ -41,19 +41,27 @@ class Branched:
 
 @dataclass(frozen=True, slots=True)
 class OverBudget:
-    """The call's worst case does not fit into the run's budget: the run pauses, the step goes back uncounted."""
+    """The call's worst case does not fit into the run's budget or another one: the run pauses, the step goes back uncounted."""
 
     message: str
 
 
-Outcome = Succeeded | Failed | Skipped | Branched | OverBudget
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """The run's key has used up what it may use for the moment: the step goes back uncounted and waits."""
+
+    message: str
+    retry_after_s: float
+
+
+Outcome = Succeeded | Failed | Skipped | Branched | OverBudget | Throttled
 
 
 class StepLedger(Book, Protocol):
     """Where a step books its calls."""
 
     async def remaining_picousd(self) -> int | None:
-        """What is left of the run's budget, None without one."""
+        """What is left for the next call in all budgets that count it, None without one."""
         ...
 
 

@@ -64,6 +64,7 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
 
     Raises: UserError for a wrong input; Conflict where the key was used for another request.
     """
+    tx.point("submit")
     if asked.idempotency_key is not None:
         lock_name(tx, f"idempotency:{asked.idempotency_key}")
         earlier = run_by_idempotency_key(tx, asked.idempotency_key)

@@ -40,6 +40,7 @@ class Swept:
 
 def bury(tx: Tx, catalogue: Catalogue, worker_id: str, now: int, *, only_if_lapsed: bool) -> Swept:
     """Take back what a dead process held. With `only_if_lapsed`, a lease that was renewed meanwhile saves it."""
+    tx.point("bury")
     worker = lock_worker(tx, worker_id)
     if worker is None or (only_if_lapsed and worker["lease_until_us"] >= now):
         return Swept(())
@@ -72,6 +73,7 @@ def anything_due(tx: Tx, now: int) -> bool:
 
 def wake_due(tx: Tx, now: int) -> Swept:
     """Make steps ready whose time has come."""
+    tx.point("wake_due")
     woken = [step for step in lock_due_steps(tx, now, BATCH) if wake_step(tx, step["id"], now)]
     return Swept(tuple(Ring(step["id"], step["priority"]) for step in woken))
 
@@ -84,6 +86,7 @@ def overlooked(tx: Tx, now: int) -> Swept:
 
 def expire_runs(tx: Tx, catalogue: Catalogue, now: int) -> int:
     """Fail the runs whose deadline has passed; returns how many."""
+    tx.point("expire_runs")
     expired = 0
     for run_id in runs_past_deadline(tx, now, BATCH):
         run = lock_run(tx, run_id)

@@ -37,6 +37,7 @@ def queue_webhook(tx: Tx, run_id: str, kind: str, now: int) -> None:
 
 def record_delivery(tx: Tx, delivery: Row, status_code: int | None, error: str | None, now: int) -> str:
     """Record one try (a 2xx delivers); returns the delivery's status after it: pending, delivered or dead."""
+    tx.point("record_delivery")
     number: int = delivery["tries"] + 1
     record_try(
         tx,
@@ -55,6 +56,7 @@ def record_delivery(tx: Tx, delivery: Row, status_code: int | None, error: str |
 
 def redeliver(tx: Tx, delivery_id: str, now: int) -> bool:
     """Send once more, under the same webhook-id; False where there is no such delivery."""
+    tx.point("redeliver")
     if get_delivery(tx, delivery_id) is None:
         return False
     settle_delivery(tx, delivery_id, "pending", now, None)

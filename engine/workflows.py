@@ -36,6 +36,7 @@ class Stored:
 
 def put(tx: Tx, definition: Definition, origin: str, now: int) -> Stored:
     """Store a definition; the same text again changes nothing."""
+    tx.point("put_workflow")
     lock_name(tx, f"workflow:{definition.name}")
     digest = hashlib.sha256(definition.source.encode()).hexdigest()
     known = get_workflow(tx, definition.name)
@@ -100,6 +101,7 @@ def find(tx: Tx, name: str) -> Row:
 
 def remove(tx: Tx, name: str) -> None:
     """Forget a name; runs that are pinned to its versions go on. Raises: NotFound."""
+    tx.point("remove_workflow")
     find(tx, name)
     delete_workflow(tx, name)
 

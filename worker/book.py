@@ -1,9 +1,10 @@
 """A step's ledger: intents are durable before the call, settlements go into the transaction that writes the step's end."""
 
+from engine.admission import settle_call
 from engine.attempts import Claimed, open_call, remaining_picousd
-from engine.ledger import Intent, Settlement, refuse_unknown_price
+from engine.clock import now_us
+from engine.ledger import CallScope, Intent, Settlement, refuse_unknown_price
 from engine.store.database import Database
-from engine.store.requests import settle_request
 from worker.patience import write_patiently
 
 
@@ -17,17 +18,21 @@ class StepBook:
         self._settlements: list[Settlement] | None = []
 
     async def open(self, intent: Intent) -> None:
-        """Raises: BudgetExceeded; UserError for a price that has to be known; Conflict where another worker holds the step."""
+        """Raises: BudgetExceeded; LimitExceeded; Forbidden for a model that the run's key may not use; UserError for a price that
+        has to be known; Conflict where another worker holds the step.
+        """
         if self._reject_unknown_prices:
             refuse_unknown_price(intent)
-        await self._database.write(lambda tx: open_call(tx, self._held, intent))
+        refused = await self._database.write(lambda tx: open_call(tx, self._held, intent))
+        if refused is not None:
+            raise refused
 
     async def settle(self, settlement: Settlement) -> None:
         """Kept until the step's end is written; one that comes behind it is written at once."""
         if self._settlements is not None:
             self._settlements.append(settlement)
         else:
-            await write_patiently(self._database, lambda tx: settle_request(tx, settlement))
+            await write_patiently(self._database, lambda tx: settle_call(tx, settlement))
 
     def take(self) -> tuple[Settlement, ...]:
         """What is to be written with the step's end, which comes now."""
@@ -36,5 +41,20 @@ class StepBook:
         return taken
 
     async def remaining_picousd(self) -> int | None:
-        """What is left of the run's budget, None without one."""
-        return await self._database.read(lambda tx: remaining_picousd(tx, self._held.run["id"]))
+        """What is left for the next call in all budgets that count it, None without one."""
+        scope = self.scope
+        return await self._database.read(lambda tx: remaining_picousd(tx, scope, now_us()))
+
+    @property
+    def scope(self) -> CallScope:
+        """On whose behalf the step's calls are made."""
+        run = self._held.run
+        return CallScope(
+            request_id=f"{self._held.step_id}.{self._held.attempt}",
+            workflow_name=run["workflow_name"],
+            run_id=run["id"],
+            step_id=self._held.key,
+            attempt=self._held.attempt,
+            key_id=run["key_id"],
+            tags=self._held.tags,
+        )

@@ -11,6 +11,7 @@ from dramatiq import Broker, Worker
 
 from engine.catalogue import Catalogue
 from engine.clock import new_id, now_us
+from engine.crash_points import CrashPoint
 from engine.errors import RetryableError
 from engine.ports import StepExecutor
 from engine.store.database import Database
@@ -32,6 +33,7 @@ class WorkerParts:
     """What a worker process is made of. `close` ends the executors' own connections."""
 
     database_url: str
+    crash_at: CrashPoint | None
     make_broker: Callable[[], Broker]
     executors: dict[str, StepExecutor]
     concurrency: int
@@ -68,8 +70,8 @@ class _Process:
         self._id = new_id()
         self._locks = runtime_folder()
         self._lock = LifeLock(self._locks, self._id)
-        self._database = Database(parts.database_url)
-        self._leases = Database(parts.database_url, readers=0)
+        self._database = Database(parts.database_url, crash_at=parts.crash_at)
+        self._leases = Database(parts.database_url, readers=0, crash_at=parts.crash_at)
         register(self._leases, self._id, "worker")
         self._heartbeat = Heartbeat(self._leases, self._id, self._lease_lost)
         self._catalogue = Catalogue()

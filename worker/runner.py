@@ -12,16 +12,15 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from engine.admission import settle_call
 from engine.attempts import Claimed, Completed, Ended, claim, complete, give_back
 from engine.catalogue import Catalogue
 from engine.clock import now_us
-from engine.errors import AIGatewayError, BudgetExceeded, RetryableError
+from engine.errors import AIGatewayError, BudgetExceeded, LimitExceeded, RetryableError
 from engine.expressions import condition
-from engine.ledger import CallScope
-from engine.ports import Doorbell, Failed, Job, Outcome, OverBudget, Skipped, StepExecutor
+from engine.ports import Doorbell, Failed, Job, Outcome, OverBudget, Skipped, StepExecutor, Throttled
 from engine.states import ErrorClass
 from engine.store.database import Database, Tx
-from engine.store.requests import settle_request
 from engine.transition import Ring
 from worker.book import StepBook
 from worker.patience import PAUSE_S, write_patiently
@@ -176,6 +175,8 @@ class StepRunner:
             )
         except BudgetExceeded as error:
             return OverBudget(error.message)
+        except LimitExceeded as error:
+            return Throttled(error.message, error.retry_after_s or 1.0)
         except RetryableError as error:
             return Failed(ErrorClass.CONNECTION, error.message, error.retry_after_s)
         except AIGatewayError as error:
@@ -215,7 +216,7 @@ class StepRunner:
 
         def write(tx: Tx) -> tuple[Ring, ...]:
             for settlement in settlements:
-                settle_request(tx, settlement)
+                settle_call(tx, settlement)
             if "lost" in reasons:
                 return ()
             return give_back(tx, held, now_us()).rings
@@ -241,15 +242,6 @@ def _time_limit_s(held: Claimed) -> float | None:
 
 
 def _job(held: Claimed, book: StepBook) -> Job:
-    scope = CallScope(
-        request_id=f"{held.step_id}.{held.attempt}",
-        workflow_name=held.run["workflow_name"],
-        run_id=held.run["id"],
-        step_id=held.key,
-        attempt=held.attempt,
-        key_id=held.run["key_id"],
-        tags=held.tags,
-    )
     return Job(
         run_id=held.run["id"],
         step_id=held.step_id,
@@ -258,6 +250,6 @@ def _job(held: Claimed, book: StepBook) -> Job:
         definition=held.definition,
         step=held.step,
         scope=held.scope,
-        call_scope=scope,
+        call_scope=book.scope,
         book=book,
     )

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import make_url
 
+from engine.crash_points import CrashPoint, Moment
 from engine.errors import FatalError, RetryableError
 from engine.store.connections import Connection, connector
 from engine.store.statements import Statement
@@ -40,6 +41,11 @@ class Tx:
     def __init__(self, connection: Connection, dialect: str) -> None:
         self._connection = connection
         self.dialect = dialect
+        self.points: list[str] = []
+
+    def point(self, name: str) -> None:
+        """Say which commit point this transaction reaches (engine.crash_points)."""
+        self.points.append(name)
 
     def run(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> int:
         """Execute; returns the number of rows it touched."""
@@ -73,10 +79,11 @@ def _row(cursor: Any, values: tuple[Any, ...]) -> Row:
 class Database:
     """Runs transactions on its own threads. Safe to share between an event loop and plain threads."""
 
-    def __init__(self, url: str, *, readers: int = READERS) -> None:
+    def __init__(self, url: str, *, readers: int = READERS, crash_at: CrashPoint | None = None) -> None:
         self.dialect = make_url(url).get_backend_name()
         self.url = url
         self._connect = connector(url)
+        self._crash_at = crash_at
         self._writes: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._reads: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         writers = 1 if self.dialect == "sqlite" else POSTGRESQL_WRITERS
@@ -120,7 +127,7 @@ class Database:
         return future
 
     def _serve(self, line: "queue.SimpleQueue[Work | None]", group_limit: int, writes: bool) -> None:
-        runner = _Runner(self._connect, self.dialect, writes)
+        runner = _Runner(self._connect, self.dialect, writes, self._crash_at if writes else None)
         while (first := line.get()) is not None:
             group = [first]
             while len(group) < group_limit and not line.empty():
@@ -136,8 +143,11 @@ class Database:
 class _Runner:
     """One database thread's connection and the group it is working on."""
 
-    def __init__(self, connect: Callable[[], Connection], dialect: str, writes: bool) -> None:
+    def __init__(
+        self, connect: Callable[[], Connection], dialect: str, writes: bool, crash_at: CrashPoint | None
+    ) -> None:
         self._connect = connect
+        self._crash_at = crash_at
         self._dialect = dialect
         self._writes = writes
         self._connection: Connection | None = None
@@ -174,7 +184,9 @@ class _Runner:
             connection = self._begin(connection)
             tx = Tx(connection, self._dialect)
             answers = [work(tx) for work in works]
+            self._pass_by(tx, "before")
             connection.commit()
+            self._pass_by(tx, "after")
         except BaseException as error:
             if not connection.rollback():
                 self.disconnect()
@@ -182,6 +194,10 @@ class _Runner:
                 raise _NothingTaken(f"the database did not take it: {error}") from error
             raise
         return answers
+
+    def _pass_by(self, tx: Tx, moment: Moment) -> None:
+        if self._crash_at is not None:
+            self._crash_at.pass_by(tx.points, moment)
 
     def _begin(self, kept: Connection) -> Connection:
         """Begin; where the connection died while nobody used it nothing is lost yet, and a new one takes its place."""

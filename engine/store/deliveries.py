@@ -88,6 +88,7 @@ def due_deliveries(tx: Tx, now: int, most: int) -> list[Row]:
 
 def take_delivery(tx: Tx, delivery: Row, until_us: int) -> bool:
     """Take a due delivery for one try; False where another process was faster."""
+    tx.point("take_delivery")
     seen = delivery["next_attempt_us"]
     return tx.run(_TAKE, {"delivery": delivery["id"], "seen": seen, "until": until_us}) == 1
 

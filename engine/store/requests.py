@@ -29,6 +29,7 @@ _OPEN_COLUMNS = (
     "status",
     "cost_source",
     "reserved_picousd",
+    "reserved_tokens",
     "streamed",
 )
 _OPEN = Statement(insert(requests), columns=_OPEN_COLUMNS)
@@ -56,6 +57,10 @@ _SETTLE = Statement(
     update(requests)
     .where(requests.c.id == bindparam("call"), one_of(requests.c.status, ["started", "unknown"]))
     .values(**{name: bindparam(f"new_{name}") for name in _SETTLED})
+    .returning(
+        *(requests.c[name] for name in ("started_us", "workflow_name", "provider", "model", "requested_model")),
+        *(requests.c[name] for name in ("key_id", "tags", "reserved_picousd")),
+    )
 )
 _ABANDON = Statement(
     update(requests)
@@ -110,6 +115,7 @@ SPEND_GROUPS: Mapping[str, ColumnElement[Any]] = {
 
 def open_request(tx: Tx, intent: Intent, worker_id: str) -> None:
     """Write the intent of a call that this process is about to make."""
+    tx.point("open_request")
     scope = intent.scope
     tx.run(
         _OPEN,
@@ -131,13 +137,15 @@ def open_request(tx: Tx, intent: Intent, worker_id: str) -> None:
             "status": "started",
             "cost_source": CostSource.UNKNOWN.value,
             "reserved_picousd": intent.reserve_picousd,
+            "reserved_tokens": intent.reserve_tokens,
             "streamed": intent.streamed,
         },
     )
 
 
-def settle_request(tx: Tx, done: Settlement) -> None:
-    """Write how a call ended. Safe to repeat: the first settlement stands."""
+def settle_request(tx: Tx, done: Settlement) -> Row | None:
+    """Write how a call ended; returns what budgets have to know of it. Safe to repeat: the first settlement stands, None then."""
+    tx.point("settle_request")
     usage = done.usage
     values: dict[str, Any] = {
         "status": "succeeded" if done.success else "failed",
@@ -157,7 +165,8 @@ def settle_request(tx: Tx, done: Settlement) -> None:
         "error": None if done.error is None else storable(done.error),
         "finished_us": done.finished_us,
     }
-    tx.run(_SETTLE, {"call": done.id} | {f"new_{name}": value for name, value in values.items()})
+    rows = tx.all(_SETTLE, {"call": done.id} | {f"new_{name}": value for name, value in values.items()})
+    return rows[0] if rows else None
 
 
 def abandon_requests(tx: Tx, worker_id: str, now: int) -> int:

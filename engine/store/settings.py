@@ -18,6 +18,7 @@ _INSERT = {
 
 def get_or_make(tx: Tx, name: str, make: Callable[[], str]) -> str:
     """The stored value; where there is none, `make`'s becomes it. Processes that start together agree on one."""
+    tx.point("make_setting")
     tx.run(_INSERT[tx.dialect], {"name": name, "value": make()})
     row = tx.one(_GET, {"setting": name})
     assert row is not None

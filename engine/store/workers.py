@@ -20,11 +20,13 @@ _DELETE = Statement(delete(workers).where(workers.c.id == bindparam("worker")))
 
 def insert_worker(tx: Tx, row: Row) -> None:
     """A process begins."""
+    tx.point("insert_worker")
     tx.run(_INSERT, row)
 
 
 def renew_lease(tx: Tx, worker_id: str, until_us: int) -> bool:
     """Extend the lease of all the process's steps; False where it has been declared dead."""
+    tx.point("renew_lease")
     return tx.run(_RENEW, {"worker": worker_id, "until": until_us}) == 1
 
 

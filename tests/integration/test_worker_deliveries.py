@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from engine_hand import ONE_STEP, Hand, opened
+from services import wait_until
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from engine.clock import now_us
@@ -86,6 +87,10 @@ def sending(
         await deliveries.close()
 
     asyncio.run(run())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    await asyncio.to_thread(wait_until, condition, "it did not happen", 10)
 
 
 async def send_all(deliveries: Deliveries) -> None:
@@ -173,18 +178,14 @@ def test_a_slow_receiver_delays_nobody_else(hand: Hand, receiver: Receiver) -> N
 
     async def run(deliveries: Deliveries) -> None:
         running = asyncio.create_task(deliveries.run())
-        while receiver.paths().count("/fast") < 3 or "/slow" not in receiver.paths():
-            await asyncio.sleep(0.02)
-        while {log_of(hand, run_id)["status"] for run_id in fast} != {"delivered"}:
-            await asyncio.sleep(0.02)
+        await until(lambda: receiver.paths().count("/fast") == 3 and "/slow" in receiver.paths())
+        await until(lambda: {log_of(hand, run_id)["status"] for run_id in fast} == {"delivered"})
         assert log_of(hand, slow)["status"] == "pending"
-        later = await asyncio.to_thread(ended_run, hand, f"{receiver.url}/fast")
+        later = ended_run(hand, f"{receiver.url}/fast")
         deliveries._woken.set()
-        while log_of(hand, later)["status"] != "delivered":
-            await asyncio.sleep(0.02)
+        await until(lambda: log_of(hand, later)["status"] == "delivered")
         receiver.go.set()
-        while log_of(hand, slow)["status"] != "delivered":
-            await asyncio.sleep(0.02)
+        await until(lambda: log_of(hand, slow)["status"] == "delivered")
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running

@@ -1,0 +1,169 @@
+"""Each commit point, killed before and after: whatever was answered 202 still ends right, and nothing finished is paid for twice."""
+
+import ast
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from gateway import Gateway, gateway
+from receiver import Receiver
+from services import wait_until
+from upstreams.control import Fault
+from upstreams.openai import OpenAIUpstream
+
+ENGINE = Path(__file__).parents[2] / "engine"
+
+# What each process does on its own way; the rest is asked for below.
+BY_ITSELF = {
+    "make_setting", "insert_worker", "renew_lease", "put_workflow", "submit", "claim", "complete", "open_call", "open_request",
+    "settle_request", "wake_due", "take_delivery", "record_delivery", "bury",
+}  # fmt: skip
+ASKED_FOR = {"cancel", "pause", "resume", "retry", "remove_workflow", "redeliver", "expire_runs", "give_back"}
+WORKFLOW: dict[str, Any] = {
+    "name": "three",
+    "steps": [
+        {"id": "first", "type": "llm", "model": "up/gpt-6-luna", "prompt": "one"},
+        {
+            "id": "again",
+            "type": "llm",
+            "model": "up/gpt-6-sol",
+            "prompt": "two",
+            "retry": {"max_attempts": 3, "initial": "20ms"},
+        },
+        {"id": "last", "type": "set", "value": "${steps.first.output} ${steps.again.output}"},
+    ],
+}
+
+
+def points_in_the_code() -> set[str]:
+    """Every name that a transaction says."""
+    names: set[str] = set()
+    for file in ENGINE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "tx.point":
+                names.add(ast.literal_eval(node.args[0]))
+    return names
+
+
+def test_every_commit_point_is_killed_at() -> None:
+    assert points_in_the_code() == BY_ITSELF | ASKED_FOR
+
+
+class Patient:
+    """A client that comes back when its server died: start it again, ask again under the same key."""
+
+    def __init__(self, up: Gateway) -> None:
+        self._up = up
+
+    def ask(self, method: str, path: str, **request: Any) -> httpx2.Response:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return self._up.http.request(method, path, **request)
+            except httpx2.HTTPError:
+                assert time.monotonic() < deadline
+                self.start_again()
+
+    def start_again(self) -> None:
+        if not self._up.processes or self._up.processes[-1].poll() is not None:
+            self._up.start("serve", "--port", str(self._up.port), "--workers", "2")
+        wait_until(lambda: self._up.ready_workers() >= 1 or self._up.processes[-1].poll() is not None, "it is up", 40)
+        if self._up.processes[-1].poll() is not None:
+            self.start_again()
+
+
+def config(upstream: OpenAIUpstream) -> dict[str, Any]:
+    prices = {"*": {"input": 1, "output": 2}}
+    provider = {"type": "openai", "base_url": upstream.base_url, "api_key": upstream.key, "prices": prices}
+    return {
+        "providers": {"up": provider},
+        "webhooks": {"allow_private_networks": True},
+        "log": {"level": "warning"},
+    }
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("point", sorted(BY_ITSELF - {"bury"}))
+def test_a_run_survives_death_at(point: str, moment: str, tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+    crash = {"_AIGATEWAY_CRASH_AT": f"{point}:{moment}:{marker}"}
+    with OpenAIUpstream() as upstream, Receiver(200).listening() as receiver:
+        upstream.control.script(Fault("status", status=500), model="gpt-6-sol")
+        with gateway(tmp_path / "home", config(upstream), **crash) as up:
+            patient = Patient(up)
+            patient.start_again()
+            assert patient.ask("PUT", "/v1/workflows/three", json=WORKFLOW).status_code in (200, 201)
+            body = {"input": {}, "webhook_url": receiver.url}
+            key = {"idempotency-key": "once"}
+            answer = patient.ask("POST", "/v1/workflows/three/runs", json=body, headers=key)
+            assert answer.status_code == 202, answer.text
+            run_id = answer.json()["id"]
+            chat = {"model": "up/gpt-6-terra", "messages": [{"role": "user", "content": "hi"}]}
+            assert patient.ask("POST", "/v1/chat/completions", json=chat).status_code in (200, 404)
+            run = patient.ask("GET", f"/v1/runs/{run_id}", params={"wait": 40}).json()
+            assert run["status"] == "succeeded", (run, up.logs())
+            assert marker.exists(), f"nobody died at {point}"
+            check(up, patient, run_id, upstream, receiver)
+
+
+def check(up: Gateway, patient: Patient, run_id: str, upstream: OpenAIUpstream, receiver: Receiver) -> None:
+    """Each finished step was called once more than it was interrupted, every call has a row, the webhook has one id."""
+    rows = patient.ask("GET", "/v1/requests", params={"run": run_id, "limit": 200}).json()["data"]
+    steps = {step["id"]: step for step in patient.ask("GET", f"/v1/runs/{run_id}/steps").json()["data"]}
+    calls = upstream.control.count(model="gpt-6-luna") + upstream.control.count(model="gpt-6-sol")
+    assert calls <= len(rows)  # an intent may have died before its call, never the other way round
+    for step in steps.values():
+        assert [attempt["status"] for attempt in step["attempts"]].count("succeeded") == 1
+        lost = [attempt for attempt in step["attempts"] if attempt["status"] == "lost"]
+        assert len(lost) <= 1
+    assert not any(row["status"] == "started" for row in rows)
+    wait_until(lambda: len(receiver.got) >= 1, "the webhook came", 70)
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("point", ["cancel", "pause", "resume", "retry", "redeliver", "remove_workflow"])
+def test_what_people_ask_for_survives_death_at(point: str, moment: str, tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+    crash = {"_AIGATEWAY_CRASH_AT": f"{point}:{moment}:{marker}"}
+    with OpenAIUpstream() as upstream, Receiver(200).listening() as receiver:
+        with gateway(tmp_path / "home", config(upstream), **crash) as up:
+            patient = Patient(up)
+            patient.start_again()
+            patient.ask("PUT", "/v1/workflows/three", json=WORKFLOW)
+            if point in ("cancel", "pause", "resume"):
+                upstream.control.script(Fault("delay", delay_s=3), model="gpt-6-luna")
+            if point == "retry":
+                upstream.control.script(Fault("status", status=400), model="gpt-6-luna")
+            body = {"workflow": "three", "input": {}, "webhook_url": receiver.url}
+            run_id = patient.ask("POST", "/v1/runs", json=body).json()["id"]
+            upstream.control.wait(lambda control: control.count() >= 1)
+            ask_for(point, patient, run_id)
+            assert marker.exists(), f"nobody died at {point}"
+            expected = "cancelled" if point == "cancel" else "succeeded"
+            run = patient.ask("GET", f"/v1/runs/{run_id}", params={"wait": 40}).json()
+            assert run["status"] == expected, (run, up.logs())
+
+
+def ask_for(point: str, patient: Patient, run_id: str) -> None:
+    """Ask until it is so: the answer may have been lost after the deed."""
+    path = f"/v1/runs/{run_id}"
+    if point in ("cancel", "pause"):
+        assert patient.ask("POST", f"{path}/{point}").status_code == 202
+    if point in ("pause", "resume"):
+        if point == "resume":
+            assert patient.ask("POST", f"{path}/pause").status_code == 202
+        assert patient.ask("POST", f"{path}/resume").status_code in (202, 409)
+    if point == "retry":
+        assert patient.ask("GET", path, params={"wait": 30}).json()["status"] == "failed"
+        assert patient.ask("POST", f"{path}/retry").status_code in (202, 409)
+    if point == "remove_workflow":
+        assert patient.ask("DELETE", "/v1/workflows/three").status_code in (204, 404)
+    if point == "redeliver":
+        patient.ask("GET", path, params={"wait": 30})
+        delivery = patient.ask("GET", f"{path}/webhooks").json()["data"][0]["id"]
+        assert patient.ask("POST", f"/v1/webhooks/{delivery}/redeliver").status_code == 202
