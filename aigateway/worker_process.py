@@ -39,13 +39,14 @@ def main() -> None:
 
 async def _work(settings: Settings, told: argparse.Namespace) -> int:
     bells: str | None = told.bells
-    database = Database(settings.database_url, readers=0)
+    crash_at = process_crash_point()
+    database = Database(settings.database_url, readers=0, crash_at=crash_at)
     secret = webhook_secret(settings, database)
     database.close()
     outgoing = build_outgoing(settings)
     parts = WorkerParts(
         database_url=settings.database_url,
-        crash_at=process_crash_point(),
+        crash_at=crash_at,
         make_broker=lambda: local_broker(Path(bells), listen=True) if bells else redis_broker(_redis_url(settings)),
         executors={
             "llm": LlmExecutor(outgoing.router, outgoing.failover, outgoing.prices),
@@ -56,6 +57,7 @@ async def _work(settings: Settings, told: argparse.Namespace) -> int:
         concurrency=told.concurrency,
         grace_s=settings.worker.grace.total_seconds(),
         webhook_secret=secret,
+        alert_url=settings.webhooks.alert_url,
         allow_private_networks=settings.webhooks.allow_private_networks,
         reject_unknown_prices=settings.unknown_prices == "reject",
         metrics_host=settings.server.host,
