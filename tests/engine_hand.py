@@ -117,7 +117,9 @@ class Hand:
     def open_call(self, held: Claimed, reserve_picousd: int | None = 100) -> str:
         """Books an intent and returns the call's id."""
         intent = intent_of(held, self.now, reserve_picousd)
-        self.do(lambda tx: attempts.open_call(tx, held, intent))
+        refused = self.do(lambda tx: attempts.open_call(tx, held, intent))
+        if refused is not None:
+            raise refused
         return intent.id
 
     def cancel(self, run_id: str) -> Row:

@@ -8,6 +8,7 @@ from engine_hand import ONE_STEP, Hand, intent_of, opened, settled
 
 from engine import attempts
 from engine.errors import BudgetExceeded
+from engine.ledger import CallScope
 from engine.ports import Failed, OverBudget, Succeeded
 from engine.states import ErrorClass
 from engine.store.requests import requests_of_run, run_committed_picousd, settle_request
@@ -24,7 +25,8 @@ def hand(database_url: str) -> Iterator[Hand]:
 
 
 def left(hand: Hand, run_id: str) -> int | None:
-    return hand.do(lambda tx: attempts.remaining_picousd(tx, run_id))
+    scope = CallScope(request_id="r", run_id=run_id)
+    return hand.do(lambda tx: attempts.remaining_picousd(tx, scope, hand.now))
 
 
 def settle(hand: Hand, call_id: str, cost_picousd: int | None) -> None:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -284,21 +286,33 @@ def test_children_that_do_not_listen_are_killed_after_the_grace() -> None:
 
 
 def test_a_child_that_cannot_start_is_tried_again_ever_more_slowly() -> None:
-    def check(supervisor: Supervisor) -> None:
-        wait_until(lambda: len(supervisor.pids) == 2, "no two children", 10)
-        first = set(supervisor.pids)
-        wait_until(lambda: len(supervisor.pids) == 2 and not first & set(supervisor.pids), "no further try", 10)
+    starts: list[float] = []
 
-    supervised("raise SystemExit(3)", check)
+    def command(number: int) -> list[str]:
+        starts.append(time.monotonic())
+        return [sys.executable, "-c", "raise SystemExit(3)"]
+
+    async def run() -> None:
+        supervisor = Supervisor(command, environment=dict(os.environ), processes=1)
+        running = asyncio.create_task(supervisor.run())
+        await asyncio.to_thread(wait_until, lambda: len(starts) == 4, "no further try", 10)
+        await supervisor.stop(2)
+        await running
+
+    asyncio.run(run())
+    pauses = [later - earlier for earlier, later in pairwise(starts)]
+    assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=True)), pauses
 
 
-def test_stopping_while_children_are_being_started_leaves_none() -> None:
+@pytest.mark.parametrize("turns", range(1, 7))
+def test_stopping_while_children_are_being_started_leaves_none(turns: int) -> None:
     async def run() -> list[int]:
         supervisor = Supervisor(
             lambda number: [sys.executable, "-c", "input()"], environment=dict(os.environ), processes=3
         )
         running = asyncio.create_task(supervisor.run())
-        await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
         await supervisor.stop(5)
         async with asyncio.timeout(10):
             await running

@@ -242,6 +242,46 @@ def test_a_step_that_was_taken_over_stops_and_what_it_spent_is_booked(hand: Hand
     assert hand.step(run_id, "only")["worker_id"] == "w2"
 
 
+def test_a_step_that_is_stopping_is_not_stopped_again(hand: Hand, tmp_path: Path) -> None:
+    """Closing an upstream call takes a while; each sweep meanwhile sees the step as lost."""
+    submitted = hand.submit(ONE_STEP)
+    stopped: list[str] = []
+
+    async def run() -> None:
+        started, closing, closed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def call(job: Job) -> Outcome:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                closing.set()
+                await closed.wait()
+                stopped.append("in peace")
+            return Succeeded("never")
+
+        bells = Bells()
+        runner = runner_of(hand, At(call), bells)
+        sweeper = sweeper_of(hand, runner, bells, tmp_path)
+        runner.offer(submitted.rings[0].step_id)
+        async with asyncio.timeout(10):
+            await started.wait()
+            await asyncio.to_thread(hand.cancel, submitted.run["id"])
+            for _ in range(3):
+                await sweeper._compare_steps()
+                await closing.wait()
+            [entry] = runner.in_flight.values()
+            draining = asyncio.create_task(runner.drain(0))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert "draining" in entry.reasons
+            closed.set()
+            await draining
+
+    asyncio.run(run())
+    assert stopped == ["in peace"]
+
+
 def test_a_settlement_that_comes_behind_the_end_is_booked_too(hand: Hand) -> None:
     """A call that was being opened when its step ended is settled by whoever opened it, later."""
     late: list[asyncio.Task[None]] = []
