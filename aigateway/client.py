@@ -62,6 +62,10 @@ class Client:
         """The decoded body of a POST."""
         return self._send("POST", path, json=dict(body or {}))
 
+    def delete(self, path: str) -> Any:
+        """The decoded body of a DELETE."""
+        return self._send("DELETE", path)
+
     def put_yaml(self, path: str, text: str) -> Any:
         """The decoded body of a PUT of YAML text."""
         return self._send("PUT", path, content=text.encode(), headers={"content-type": "application/yaml"})

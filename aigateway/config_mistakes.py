@@ -56,6 +56,8 @@ def _words(kind: str, context: dict[str, Any], fallback: str) -> str:
         return str(context["error"])
     if kind == "literal_error":
         return "must be " + str(context["expected"]).replace("'", "")
+    if kind == "greater_than":
+        return f"must be more than {context['gt']}"
     if kind == "greater_than_equal":
         return f"must be at least {context['ge']}"
     if kind == "less_than_equal":

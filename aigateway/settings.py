@@ -42,8 +42,8 @@ from aigateway.config_values import (
     known_strategy,
     names_to_mapping,
 )
-from engine.crash_points import CrashPoint, read_crash_point
 from engine.budget_spec import Action, BudgetSpec, Scope, check_budget, to_threshold
+from engine.crash_points import CrashPoint, read_crash_point
 from engine.errors import UserError
 from engine.money import to_picousd
 from engine.periods import Period

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from api import health, ledger, mcp, metrics, models, runs, workflows
+from api import budgets, health, keys, ledger, mcp, metrics, models, runs, workflows
 from api.anthropic_errors import shaped
 from api.asgi import App
 from api.auth import Gate
@@ -20,6 +20,7 @@ from api.errors import HttpError, Problem, problem_of
 from api.messages import CountTokensEndpoint, begin_messages
 from api.openapi import describe_hot_routes
 from api.pages.routes import routes as page_routes
+from api.responses import begin_responses
 from api.services import Services
 from engine.errors import AIGatewayError, Mistake, UserError
 
@@ -34,14 +35,15 @@ def create_app(services: Services) -> App:
     )
     for path, endpoint in hot_routes(services).items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
-    for module in (health, models, runs, workflows, ledger, mcp, metrics):
+    for module in (keys, budgets, health, models, runs, workflows, ledger, mcp, metrics):
         app.include_router(module.routes(services))
     app.include_router(page_routes(services))
     app.add_exception_handler(AIGatewayError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     describe_hot_routes(app)
-    return Gate(app, keys_required=services.auth == "required", metrics_open=services.metrics_open)
+    keys_required = services.auth == "required"
+    return Gate(app, services.keys, keys_required=keys_required, metrics_open=services.metrics_open)
 
 
 def hot_routes(services: Services) -> dict[str, App]:
@@ -51,6 +53,7 @@ def hot_routes(services: Services) -> dict[str, App]:
         "/v1/embeddings": EmbeddingsEndpoint(services),
         "/v1/messages": ConversationEndpoint(services, begin_messages),
         "/v1/messages/count_tokens": CountTokensEndpoint(services),
+        "/v1/responses": ConversationEndpoint(services, begin_responses),
     }
 
 

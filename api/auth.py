@@ -10,19 +10,23 @@ import structlog
 
 from api.anthropic_errors import shaped
 from api.asgi import App, Message, Receive, Scope, Send, send_problem
-from api.errors import HttpError, internal_problem, problem_of
-from engine.errors import AIGatewayError
+from api.errors import HttpError, Problem, internal_problem, problem_of
+from api.key_ring import KeyRing, carries_credentials
+from engine.api_keys import ApiKey
+from engine.errors import AIGatewayError, Forbidden
 
 log = structlog.get_logger(__name__)
 
+_HOW_TO_SHOW_ONE = "send it as `Authorization: Bearer agw-…` or `x-api-key`; `aigateway keys create NAME` makes one"
 _OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 
 
 class Gate:
     """Wraps the whole application."""
 
-    def __init__(self, app: App, *, keys_required: bool, metrics_open: bool) -> None:
+    def __init__(self, app: App, keys: KeyRing, *, keys_required: bool, metrics_open: bool) -> None:
         self._app = app
+        self._keys = keys
         self._keys_required = keys_required
         self._open = _OPEN_PATHS | {"/metrics"} if metrics_open else _OPEN_PATHS
 
@@ -32,13 +36,15 @@ class Gate:
             await self._app(scope, receive, send)
             return
         request_id = uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id, scope["path"])
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        answer = _Answer(send, request_id, scope)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
         try:
-            if self._keys_required and scope["path"] not in self._open:
-                raise HttpError(401, "invalid_api_key", "this address needs an API key, and none has been created yet")
+            if scope["path"] not in self._open:
+                key = state["key"] = await self._key_of(scope)
+                state["key_id"] = None if key is None else key.id
             await self._app(scope, receive, answer.send)
         except Exception as error:  # noqa: BLE001 - API top: no traceback reaches a user
             await answer.fail(error)
@@ -48,14 +54,32 @@ class Gate:
             tell("request", action="http", path=scope["path"], status=answer.status, ms=elapsed_ms)
             structlog.contextvars.clear_contextvars()
 
+    async def _key_of(self, scope: Scope) -> ApiKey | None:
+        """The request's key. Where none is needed, one that nobody made is ignored: clients insist on sending something."""
+        key = await self._keys.of_request(scope["headers"])
+        if key is not None and key.revoked_us is not None:
+            raise HttpError(401, "invalid_api_key", f"the API key {key.prefix}… ({key.name}) was revoked")
+        if key is None and self._keys_required:
+            if carries_credentials(scope["headers"]):
+                raise HttpError(401, "invalid_api_key", "there is no such API key")
+            raise HttpError(401, "invalid_api_key", f"an API key is needed: {_HOW_TO_SHOW_ONE}")
+        return key
+
+
+def check_admin(key: ApiKey | None) -> None:
+    """Whether a caller may make and revoke keys and set budgets; without a key, only where none is needed. Raises: Forbidden."""
+    if key is not None and not key.admin:
+        message = f"the API key {key.prefix}… ({key.name}) may not do this; it needs a key made with `admin`"
+        raise Forbidden("admin_key_required", message)
+
 
 class _Answer:
     """Adds the request id to whatever is sent, and remembers whether something was."""
 
-    def __init__(self, send: Send, request_id: str, path: str) -> None:
+    def __init__(self, send: Send, request_id: str, scope: Scope) -> None:
         self._send = send
         self._request_id = request_id
-        self._path = path
+        self._scope = scope
         self._header = (b"x-request-id", request_id.encode())
         self.status: int | None = None
 
@@ -71,4 +95,11 @@ class _Answer:
             log.error("request failed", action="http", exc_info=error)
         if self.status is None:
             problem = problem_of(error) if known else internal_problem()
-            await send_problem(self.send, shaped(problem, self._path, self._request_id))
+            if problem.status == 401:
+                self._challenge(problem)
+            await send_problem(self.send, shaped(problem, self._scope["path"], self._request_id))
+
+    def _challenge(self, problem: Problem) -> None:
+        """A browser asks its user for a password where it is told Basic: the key, under any user name."""
+        browser = any(name == b"sec-fetch-mode" for name, _ in self._scope["headers"])
+        problem.headers["www-authenticate"] = 'Basic realm="aigateway", charset="UTF-8"' if browser else "Bearer"

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.errors import AIGatewayError, BudgetExceeded, Conflict, Forbidden, LimitExceeded, NotFound, RetryableError, UserError
+from engine.errors import (
+    AIGatewayError,
+    BudgetExceeded,
+    Conflict,
+    Forbidden,
+    LimitExceeded,
+    NotFound,
+    RetryableError,
+    UserError,
+)
 from engine.states import ErrorClass
 from providers.errors import ProviderError
 

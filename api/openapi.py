@@ -1,39 +1,84 @@
 """Describes the plain ASGI routes in the OpenAPI document, where FastAPI cannot see them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
-_CHAT: dict[str, Any] = {
-    "tags": ["chat"],
-    "summary": "OpenAI's chat completions, over any provider",
-    "description": "Streaming, tools, JSON schema, images; parameters that are not known here are passed on.",
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["model", "messages"],
-                    "properties": {
-                        "model": {"type": "string"},
-                        "messages": {"type": "array", "items": {"type": "object"}},
-                        "stream": {"type": "boolean"},
-                    },
-                    "additionalProperties": True,
-                },
-                "example": {
-                    "model": "simulated/echo",
-                    "messages": [{"role": "user", "content": "Hello"}],
-                },
-            }
+_HELLO = [{"role": "user", "content": "Hello"}]
+_LIST: dict[str, Any] = {"type": "array", "items": {"type": "object"}}
+_TEXT_OR_LIST: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]}
+_STREAM = {"stream": {"type": "boolean"}}
+_ONE_SHAPE = "The one error shape"
+_ANTHROPICS_SHAPE = "Anthropic's error shape: `type`, `error`, `request_id`"
+
+
+def _operation(
+    tag: str, summary: str, answer: str, *, properties: Mapping[str, Any], example: Mapping[str, Any], error: str
+) -> dict[str, Any]:
+    """A POST whose `properties` are those that must be there, and `stream` where there is one."""
+    schema = {
+        "type": "object",
+        "required": [name for name in properties if name != "stream"],
+        "properties": dict(properties),
+        "additionalProperties": True,
+    }
+    return {
+        "tags": [tag],
+        "summary": summary,
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": dict(example)}},
         },
-    },
-    "responses": {
-        "200": {"description": "OpenAI's chat.completion plus `aigateway`, or its chunks as events"},
-        "4XX": {"description": "The one error shape"},
-        "5XX": {"description": "The one error shape"},
-    },
+        "responses": {
+            "200": {"description": answer},
+            "4XX": {"description": error},
+            "5XX": {"description": error},
+        },
+    }
+
+
+_HOT_ROUTES: Mapping[str, dict[str, Any]] = {
+    "/v1/chat/completions": _operation(
+        "chat",
+        "OpenAI's chat completions, over any provider: streaming, tools, JSON schema, images; the rest is passed on",
+        "OpenAI's chat.completion plus `aigateway`, or its chunks as events",
+        properties={"model": {"type": "string"}, "messages": _LIST, **_STREAM},
+        example={"model": "simulated/echo", "messages": _HELLO},
+        error=_ONE_SHAPE,
+    ),
+    "/v1/embeddings": _operation(
+        "embeddings",
+        "OpenAI's embeddings, as floats or base64",
+        "OpenAI's list of embeddings plus `aigateway`",
+        properties={"model": {"type": "string"}, "input": _TEXT_OR_LIST},
+        example={"model": "simulated/echo", "input": ["Hello", "world"]},
+        error=_ONE_SHAPE,
+    ),
+    "/v1/messages": _operation(
+        "messages",
+        "Anthropic's messages, over any provider; as they are to a provider of type anthropic",
+        "Anthropic's message plus `aigateway`, or its events",
+        properties={"model": {"type": "string"}, "max_tokens": {"type": "integer"}, "messages": _LIST, **_STREAM},
+        example={"model": "simulated/echo", "max_tokens": 256, "messages": _HELLO},
+        error=_ANTHROPICS_SHAPE,
+    ),
+    "/v1/messages/count_tokens": _operation(
+        "messages",
+        "The size of a prompt: counted by an upstream that can, else estimated (`x-aigateway-token-source`)",
+        '`{"input_tokens": 12}`',
+        properties={"model": {"type": "string"}, "messages": _LIST},
+        example={"model": "simulated/echo", "messages": _HELLO},
+        error=_ANTHROPICS_SHAPE,
+    ),
+    "/v1/responses": _operation(
+        "responses",
+        "OpenAI's responses, over any provider; stateless, with function tools",
+        "OpenAI's response plus `aigateway`, or its events",
+        properties={"model": {"type": "string"}, "input": _TEXT_OR_LIST, **_STREAM},
+        example={"model": "simulated/echo", "input": "Hello"},
+        error=_ONE_SHAPE,
+    ),
 }
 
 
@@ -43,7 +88,8 @@ def describe_hot_routes(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         document = made_by_fastapi()
-        document["paths"].setdefault("/v1/chat/completions", {})["post"] = _CHAT
+        for path, operation in _HOT_ROUTES.items():
+            document["paths"].setdefault(path, {})["post"] = operation
         return document
 
     app.openapi = openapi  # pyright: ignore[reportAttributeAccessIssue] - FastAPI's documented way to extend it

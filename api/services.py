@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from api.key_ring import KeyRing
+from engine.admission import open_admitted, settle_call
 from engine.catalogue import Catalogue
 from engine.ledger import Intent, Settlement, refuse_unknown_price
 from engine.ports import Doorbell
 from engine.store.database import Database
-from engine.store.requests import open_request, settle_request
 from mcp_bridge.bridge import McpBridge
 from providers.failover import Failover
 from providers.routing import Router
@@ -30,6 +31,7 @@ class Services:
     version: str
     process_id: str
     database: Database
+    keys: KeyRing
     catalogue: Catalogue
     doorbell: CheckedDoorbell
     router: Router
@@ -51,11 +53,13 @@ class ChatBook:
     services: Services
 
     async def open(self, intent: Intent) -> None:
-        """Durable when it returns. Raises: UserError for a price that has to be known and is not."""
+        """Durable when it returns. Raises: BudgetExceeded, LimitExceeded, Forbidden; UserError for a price that has to be known."""
         if self.services.reject_unknown_prices:
             refuse_unknown_price(intent)
-        await self.services.database.write(lambda tx: open_request(tx, intent, self.services.process_id))
+        refused = await self.services.database.write(lambda tx: open_admitted(tx, intent, self.services.process_id))
+        if refused is not None:
+            raise refused
 
     async def settle(self, settlement: Settlement) -> None:
         """Durable when it returns."""
-        await self.services.database.write(lambda tx: settle_request(tx, settlement))
+        await self.services.database.write(lambda tx: settle_call(tx, settlement))

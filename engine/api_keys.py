@@ -9,7 +9,8 @@ import secrets
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from engine.budgets import BudgetSpec, Origin, put_budget
+from engine.budget_spec import BudgetSpec, Origin
+from engine.budgets import put_budget
 from engine.clock import new_id
 from engine.errors import Conflict, NotFound
 from engine.store.api_keys import find_keys, get_key, insert_key, key_by_hash, revoke_key
@@ -89,8 +90,9 @@ def create_key(tx: Tx, asked: NewKey, secret: str, now: int) -> ApiKey:
         raise Conflict("key_exists", f"there is a key named {asked.name} already", param="name")
     digest, limits = hash_of(secret), asked.limits
     assert digest is not None
-    row = {
-        "id": new_id(),
+    key_id = new_id()
+    row: Row = {
+        "id": key_id,
         "name": asked.name,
         "hash": digest,
         "prefix": secret[:_SHOWN],
@@ -104,7 +106,7 @@ def create_key(tx: Tx, asked: NewKey, secret: str, now: int) -> ApiKey:
     }
     insert_key(tx, row)
     if asked.budget is not None:
-        put_budget(tx, asked.budget.own_of_key(row["id"]), Origin.KEY, now)
+        put_budget(tx, asked.budget.own_of_key(key_id), Origin.KEY, now)
     return key_of(row)
 
 

@@ -6,10 +6,10 @@ which it began, whenever it ends.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
+from engine.budget_spec import WHOLE, Action, BudgetSpec, Origin, Scope
 from engine.clock import iso, new_id
 from engine.money import to_usd, usd_text
 from engine.periods import Period, reset_text, span_at
@@ -18,10 +18,11 @@ from engine.store.budgets import (
     add_settled,
     all_budgets,
     begin_period,
-    budget_by_name,
     change_budget,
     delete_budget,
+    get_budget,
     insert_budget,
+    lock_budget,
     lock_counting,
     open_picousd,
     rejecting,
@@ -32,72 +33,21 @@ from engine.store.budgets import (
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps, loads
 
-WHOLE = 10_000
-"""Thresholds are counted in hundredths of a percent: this is all of the limit."""
 REFUSED = 0
 """The threshold of the alert that the first refused call of a period raises."""
 _RESUM_AFTER_US = 15_000_000  # longer than any transaction waits for its locks
 _NAMES = {Period.DAY: "daily limit", Period.MONTH: "monthly limit", Period.TOTAL: "budget"}
 
 
-class Scope(StrEnum):
-    """Which calls a budget counts: all, or those of one key, workflow, provider, model or tag."""
-
-    ALL = "all"
-    KEY = "key"
-    WORKFLOW = "workflow"
-    PROVIDER = "provider"
-    MODEL = "model"
-    TAG = "tag"
-
-
-class Action(StrEnum):
-    """What a budget does to a call that does not fit: refuse it, or nothing but tell."""
-
-    REJECT = "reject"
-    ALERT = "alert"
-
-
-class Origin(StrEnum):
-    """Where a budget was set: the configuration file, over HTTP, or with its key."""
-
-    CONFIG = "config"
-    HTTP = "http"
-    KEY = "key"
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetSpec:
-    """A budget as it is set. `subject`: the key's name or id, the workflow, the provider, the model (as it is asked for,
-    `provider/model`, or the provider's own name), or `key:value` of a tag; None for scope all.
-    """
-
-    name: str
-    limit_picousd: int
-    period: Period
-    scope: Scope = Scope.ALL
-    subject: str | None = None
-    zone: str = "UTC"
-    action: Action = Action.REJECT
-    alert_at: tuple[int, ...] = ()
-
-    @property
-    def target(self) -> str:
-        """By which a call finds it."""
-        return "all" if self.scope is Scope.ALL else f"{self.scope.value}:{self.subject}"
-
-    def own_of_key(self, key_id: str) -> "BudgetSpec":
-        """The same for one key alone."""
-        return replace(self, name=f"key-{key_id}", scope=Scope.KEY, subject=key_id)
-
-
 def put_budget(tx: Tx, spec: BudgetSpec, origin: Origin, now: int) -> None:
-    """Set the budget of that name. What was spent in the period counts, also where the budget is new."""
-    stored = budget_by_name(tx, spec.name)
+    """Set the budget of that name. What was spent in the period counts, also where the budget is new; a key's own stays its own."""
+    stored = lock_budget(tx, spec.name)
+    if stored and stored["origin"] == Origin.KEY.value:
+        spec, origin = replace(spec, scope=Scope.KEY, subject=stored["subject"]), Origin.KEY
     row: Row = {
         "id": stored["id"] if stored else new_id(),
         "name": spec.name,
-        "origin": stored["origin"] if stored and stored["origin"] == Origin.KEY.value else origin.value,
+        "origin": origin.value,
         "scope": spec.scope.value,
         "subject": spec.subject,
         "target": spec.target,
@@ -189,7 +139,15 @@ def add_spend(tx: Tx, call: Row, picousd: int, now: int) -> None:
 def left_for(tx: Tx, call: Mapping[str, Any], now: int) -> int | None:
     """The least that is left in the budgets that would refuse such a call; None where none would."""
     rows = [_seen(tx, row, now) for row in rejecting(tx, call)]
-    return min((row["limit_picousd"] - row["settled_picousd"] - open_picousd(tx, row, now) for row in rows), default=None)
+    return min(
+        (row["limit_picousd"] - row["settled_picousd"] - open_picousd(tx, row, now) for row in rows), default=None
+    )
+
+
+def budget_of_key(tx: Tx, key_id: str, now: int) -> dict[str, Any] | None:
+    """The view of a key's own budget, None where it has none."""
+    row = get_budget(tx, f"key-{key_id}")
+    return None if row is None else budget_view(tx, row, now)
 
 
 def budget_view(tx: Tx, row: Row, now: int) -> dict[str, Any]:
@@ -202,7 +160,11 @@ def budget_view(tx: Tx, row: Row, now: int) -> dict[str, Any]:
         "reserved_usd": to_usd(reserved),
         "remaining_usd": to_usd(max(0, row["limit_picousd"] - row["settled_picousd"] - reserved)),
         "alerts": [
-            {"threshold": alert["threshold"] / WHOLE or None, "refused": alert["threshold"] == REFUSED, "at": iso(alert["at_us"])}
+            {
+                "threshold": alert["threshold"] / WHOLE or None,
+                "refused": alert["threshold"] == REFUSED,
+                "at": iso(alert["at_us"]),
+            }
             for alert in told
         ],
     }

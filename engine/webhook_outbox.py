@@ -18,14 +18,20 @@ def queue_webhook(tx: Tx, run_id: str, kind: str, now: int) -> None:
     if run["webhook_url"] is None:
         return
     body = {"type": kind, "timestamp": iso(now), "data": run_view(tx, run)}
+    queue_delivery(tx, run_id, kind, (run["webhook_url"], dumps(body)), now)
+
+
+def queue_delivery(tx: Tx, run_id: str | None, kind: str, sent: tuple[str, str], now: int) -> None:
+    """Store a delivery: `sent` is its URL and its body. Without a run it goes to the operator."""
+    url, body = sent
     insert_delivery(
         tx,
         {
             "id": new_id(),
             "run_id": run_id,
             "type": kind,
-            "url": run["webhook_url"],
-            "body": dumps(body),
+            "url": url,
+            "body": body,
             "status": "pending",
             "tries": 0,
             "next_attempt_us": now,

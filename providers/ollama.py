@@ -69,6 +69,8 @@ class OllamaProvider:
             {"object": "embedding", "index": index, "embedding": _encoded(as_list(vector), body.get("encoding_format"))}
             for index, vector in enumerate(as_list(told.get("embeddings")))
         ]
+        if not rows:
+            raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer has no embeddings.")
         count = as_count(told.get("prompt_eval_count"))
         answer: Json = {"object": "list", "data": rows, "model": as_text(told.get("model")) or model}
         answer["usage"] = {"prompt_tokens": count or 0, "total_tokens": count or 0}

@@ -33,6 +33,11 @@ class Stand:
         """The row that was written last."""
         return self.gateway.http.get("/v1/requests", params={"limit": 1}).json()["data"][0]
 
+    def rows_so_far(self) -> int:
+        """How many attempts have been booked."""
+        spend = self.gateway.http.get("/v1/spend", params={"group_by": "kind"}).json()["data"]
+        return sum(row["requests"] for row in spend)
+
     def last_call(self, dialect: str) -> dict[str, Any]:
         """What an upstream was asked last."""
         return self.upstreams[dialect].state()["calls"][-1]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from api.key_ring import KeyRing
 from api.services import Services
 from engine.attempts import Claimed, Ended, claim, complete
 from engine.catalogue import Catalogue
@@ -65,6 +66,7 @@ class Stage:
             version="1.2.3",
             process_id=new_id(),
             database=self.database,
+            keys=KeyRing(self.database),
             catalogue=self.catalogue,
             doorbell=self.bell,
             router=Router({}, {}),

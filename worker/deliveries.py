@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from engine.alerts import anything_to_tell, tell_alerts
 from engine.clock import now_us
 from engine.errors import RetryableError
 from engine.store.database import Database, Row
@@ -29,11 +30,20 @@ _LOOK_EVERY_S = 1.0
 class Deliveries:
     """The sender of one process."""
 
-    def __init__(self, database: Database, secret: str, *, allow_private_networks: bool, woken: asyncio.Event) -> None:
+    def __init__(
+        self,
+        database: Database,
+        secret: str,
+        *,
+        allow_private_networks: bool,
+        woken: asyncio.Event,
+        alert_url: str | None = None,
+    ) -> None:
         self._database = database
         self._secret = secret
         self._allow_private_networks = allow_private_networks
         self._woken = woken
+        self._alert_url = alert_url
         self._sending: set[asyncio.Task[None]] = set()
         self._sender: WebhookSender | None = None
 
@@ -42,6 +52,7 @@ class Deliveries:
         while True:
             self._woken.clear()
             try:
+                await self.tell_alerts()
                 await self.send_due()
             except RetryableError as error:
                 log.warning("deliveries not read", action="deliver", error=error.message)
@@ -52,6 +63,13 @@ class Deliveries:
                     await self._woken.wait()
             except TimeoutError:
                 continue
+
+    async def tell_alerts(self) -> None:
+        """Log what budgets have to tell, and queue it for the operator where there is an address."""
+        if not await self._database.read(anything_to_tell):
+            return
+        for facts in await self._database.write(lambda tx: tell_alerts(tx, self._alert_url, now_us())):
+            log.warning("budget alert", action="alert", **facts)
 
     async def send_due(self) -> None:
         """Start sending what is due."""

@@ -39,6 +39,7 @@ class WorkerParts:
     concurrency: int
     grace_s: float
     webhook_secret: str
+    alert_url: str | None
     allow_private_networks: bool
     reject_unknown_prices: bool
     metrics_host: str
@@ -86,6 +87,7 @@ class _Process:
             parts.webhook_secret,
             allow_private_networks=parts.allow_private_networks,
             woken=self._runner.run_ended,
+            alert_url=parts.alert_url,
         )
         self._bells = Worker(self._broker, worker_threads=_BELL_THREADS, worker_timeout=_POLL_MS)
 

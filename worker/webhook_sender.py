@@ -38,7 +38,9 @@ class WebhookSender:
         }
         try:
             async with asyncio.timeout(TRY_LIMIT_S):
-                target = await resolve(delivery["url"], allow_private_networks=self._allow_private_networks)
+                # What belongs to no run goes where the operator's own configuration says.
+                private = self._allow_private_networks or delivery["run_id"] is None
+                target = await resolve(delivery["url"], allow_private_networks=private)
                 return await self._post(target, headers, body)
         except TimeoutError:
             return None, f"no answer within {TRY_LIMIT_S:g} s"

@@ -15,7 +15,10 @@ _INSERT = {
     "postgresql": Statement(postgresql.insert(alerts).on_conflict_do_nothing(), columns=_COLUMNS),
 }
 _UNTOLD = Statement(
-    select(alerts).where(alerts.c.told_us.is_(None)).order_by(alerts.c.at_us, alerts.c.threshold).limit(bindparam("most"))
+    select(alerts)
+    .where(alerts.c.told_us.is_(None))
+    .order_by(alerts.c.at_us, alerts.c.threshold)
+    .limit(bindparam("most"))
 )
 _TELL = Statement(
     update(alerts)

@@ -49,7 +49,7 @@ _IN_FLIGHT = Statement(
     select(func.count().label("number")).where(
         text(UNSETTLED),
         requests.c.status == "started",
-        requests.c.key_id == bindparam("key"),
+        func.coalesce(requests.c.key_id, "") == bindparam("key"),  # or SQLite would look through all calls of the key
         requests.c.started_us > bindparam("since"),
         requests.c.kind != "tool",
     )

@@ -16,7 +16,20 @@ Locks on PostgreSQL: a budget's row is locked before it is read or changed, seve
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, delete, func, insert, literal_column, or_, select, text, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps
@@ -33,12 +46,8 @@ _TAGS = 20
 def _counting(places: int) -> Select[Any]:
     """The budgets that count a call: by its targets, or by its key's name."""
     own_name = select("key:" + api_keys.c.name).where(api_keys.c.id == bindparam("key_id")).scalar_subquery()
-    targets = [bindparam(f"target{number}") for number in range(places)]
-    return (
-        select(budgets)
-        .where(or_(budgets.c.target.in_(targets), budgets.c.target == own_name))
-        .order_by(budgets.c.id)
-    )
+    targets: list[BindParameter[str]] = [bindparam(f"target{number}") for number in range(places)]
+    return select(budgets).where(budgets.c.target.in_([*targets, own_name])).order_by(budgets.c.id)
 
 
 _PLACES = (_PLAIN_TARGETS, _PLAIN_TARGETS + _TAGS)
@@ -47,7 +56,9 @@ _REJECTING = {places: Statement(_counting(places).where(budgets.c.action == "rej
 _LOCK_REJECTING = {
     places: Statement(_counting(places).where(budgets.c.action == "reject").with_for_update()) for places in _PLACES
 }
-_KEYS_OF_THAT_NAME = select(api_keys.c.id).where(or_(api_keys.c.id == bindparam("subject"), api_keys.c.name == bindparam("subject")))
+_KEYS_OF_THAT_NAME = select(api_keys.c.id).where(
+    or_(api_keys.c.id == bindparam("subject"), api_keys.c.name == bindparam("subject"))
+)
 _MODEL_NAMES = (requests.c.model, requests.c.requested_model, requests.c.provider + "/" + requests.c.model)
 _IN_SCOPE: Mapping[str, ColumnElement[bool]] = {
     "all": literal_column("1") == literal_column("1"),
@@ -57,25 +68,28 @@ _IN_SCOPE: Mapping[str, ColumnElement[bool]] = {
     "model": or_(*(name == bindparam("subject") for name in _MODEL_NAMES)),
 }
 _WORST = func.coalesce(func.sum(func.coalesce(requests.c.cost_picousd, requests.c.reserved_picousd, 0)), 0)
-_SETTLED = (one_of(requests.c.status, ["succeeded", "failed"]), requests.c.started_us >= bindparam("since"))
-_OPEN = (text(UNSETTLED), requests.c.started_us >= bindparam("since"))
+_SETTLED_ROWS = (one_of(requests.c.status, ["succeeded", "failed"]), requests.c.started_us >= bindparam("since"))
+_OPEN_ROWS = (text(UNSETTLED), requests.c.started_us >= bindparam("since"))
 
 
-def _sums(condition: tuple[Any, ...]) -> dict[tuple[str, str], Statement]:
+def _sums(condition: tuple[Any, ...], in_scope: Mapping[str, ColumnElement[bool]]) -> dict[tuple[str, str], Statement]:
     """By scope and dialect: only a tag is looked for in a text, exactly, as `json_text.dumps` writes it."""
     has_tag = {"sqlite": func.instr, "postgresql": func.strpos}
     made: dict[tuple[str, str], Statement] = {}
     for dialect, find in has_tag.items():
-        scopes = {**_IN_SCOPE, "tag": find(requests.c.tags, bindparam("subject")) > 0}
+        scopes = {**in_scope, "tag": find(requests.c.tags, bindparam("subject")) > 0}
         for scope, matches in scopes.items():
             made[scope, dialect] = Statement(select(_WORST.label("picousd")).where(*condition, matches))
     return made
 
 
-_SETTLED_SUM = _sums(_SETTLED)
-_OPEN_SUM = _sums(_OPEN)
+_SETTLED_SUM = _sums(_SETTLED_ROWS, _IN_SCOPE)
+# Of one key too, open calls are few and all its calls are many: SQLite would else look through those.
+_OPEN_SUM = _sums(_OPEN_ROWS, {**_IN_SCOPE, "key": func.coalesce(requests.c.key_id, "").in_(_KEYS_OF_THAT_NAME)})
 _INSERT = Statement(insert(budgets), columns=tuple(column.name for column in budgets.c))
-_BY_NAME = Statement(select(budgets).where(budgets.c.name == bindparam("named")).with_for_update())
+_BY_NAME = select(budgets).where(budgets.c.name == bindparam("named"))
+_LOCK_BY_NAME = Statement(_BY_NAME.with_for_update())
+_GET_BY_NAME = Statement(_BY_NAME)
 _ALL = Statement(select(budgets).order_by(budgets.c.id))
 _DEFINED = ("origin", "scope", "subject", "target", "limit_picousd", "period", "zone", "action", "alert_at_json")
 _COUNTED = ("period_start_us", "resets_us", "settled_picousd", "resum_us", "alerted")
@@ -94,12 +108,12 @@ _ADD = Statement(
     .where(budgets.c.id == bindparam("budget"))
     .values(settled_picousd=budgets.c.settled_picousd + bindparam("picousd"))
 )
-_ALERTED = Statement(
-    update(budgets).where(budgets.c.id == bindparam("budget")).values(alerted=bindparam("threshold"))
-)
+_ALERTED = Statement(update(budgets).where(budgets.c.id == bindparam("budget")).values(alerted=bindparam("threshold")))
 _RESUM = Statement(update(budgets).values(resum_us=bindparam("at")))
 _DELETE = Statement(delete(budgets).where(budgets.c.id == bindparam("budget")))
 _DELETE_ALERTS = Statement(delete(alerts).where(alerts.c.budget_id == bindparam("budget")))
+
+
 def lock_counting(tx: Tx, call: Mapping[str, Any]) -> list[Row]:
     """The budgets that count a call, locked. `call`: provider, model, requested_model, workflow_name, key_id, tags (a mapping)."""
     return _of_call(tx, _LOCK_COUNTING, call)
@@ -178,9 +192,14 @@ def all_budgets(tx: Tx) -> list[Row]:
     return tx.all(_ALL)
 
 
-def budget_by_name(tx: Tx, name: str) -> Row | None:
+def lock_budget(tx: Tx, name: str) -> Row | None:
     """The budget of that name, locked."""
-    return tx.one(_BY_NAME, {"named": name})
+    return tx.one(_LOCK_BY_NAME, {"named": name})
+
+
+def get_budget(tx: Tx, name: str) -> Row | None:
+    """The same, for reading."""
+    return tx.one(_GET_BY_NAME, {"named": name})
 
 
 def insert_budget(tx: Tx, row: Row) -> None:
@@ -202,4 +221,3 @@ def delete_budget(tx: Tx, budget_id: str) -> None:
     """Remove a budget and its alerts."""
     tx.run(_DELETE_ALERTS, {"budget": budget_id})
     tx.run(_DELETE, {"budget": budget_id})
-

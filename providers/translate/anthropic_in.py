@@ -131,7 +131,10 @@ def _is_strict(schema: Any) -> bool:
         return True
     if fields.get("type") == "object" or "properties" in fields:
         names = set(as_object(fields.get("properties")))
-        if fields.get("additionalProperties") is not False or set(as_list(fields.get("required"))) != names:
+        if (
+            fields.get("additionalProperties") is not False
+            or {as_text(name) for name in as_list(fields.get("required"))} != names
+        ):
             return False
     inner = [*as_object(fields.get("properties")).values(), *as_object(fields.get("$defs")).values()]
     return all(map(_is_strict, [*inner, fields.get("items"), *as_list(fields.get("anyOf"))]))

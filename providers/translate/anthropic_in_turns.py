@@ -8,9 +8,10 @@ from typing import Any
 
 import orjson
 
+from providers.completions import tool_call
 from providers.provider import Json
 from providers.shapes import as_list, as_object, as_objects, as_text
-from providers.translate.refusals import refused
+from providers.translate.refusals import parts_in, refused, text_in
 
 
 class Turns:
@@ -26,7 +27,7 @@ class Turns:
     def of(self, body: Json) -> list[Json]:
         """All messages, the system prompt first. Raises: ProviderError(invalid_request)."""
         messages: list[Json] = []
-        if system := self._system(body.get("system")):
+        if system := self._system(body.get("system"), "system"):
             messages.append({"role": "system", "content": system})
         turns = as_objects(body.get("messages"))
         for at, turn in enumerate(turns):
@@ -37,21 +38,20 @@ class Turns:
 
     def _turn(self, turn: Json, path: str) -> list[Json]:
         content: Any = turn.get("content")
-        blocks: list[Json] = [{"type": "text", "text": content}] if isinstance(content, str) else as_objects(content)
+        blocks = parts_in(content, f"{path}.content")
         match turn.get("role"):
             case "user":
                 return self._user(blocks, path)
             case "assistant":
                 return [self._assistant(blocks, path)]
             case "system":
-                return [{"role": "system", "content": self._system(content)}]
+                return [{"role": "system", "content": self._system(content, f"{path}.content")}]
             case role:
                 raise refused(f"{path}.role", f"there is no role `{role}`")
 
-    def _system(self, system: Any) -> str:
-        if isinstance(system, str):
-            return system
-        return "\n\n".join(text for block in as_objects(system) if (text := self._text(block)))
+    def _system(self, system: Any, path: str) -> str:
+        blocks = enumerate(parts_in(system, path))
+        return "\n\n".join(text for at, block in blocks if (text := self._text(block, f"{path}.{at}")))
 
     def _user(self, blocks: list[Json], path: str) -> list[Json]:
         results: list[Json] = []
@@ -73,16 +73,14 @@ class Turns:
     def _result(self, block: Json, path: str) -> tuple[Json, list[Json]]:
         """The `tool` message, and what of the result it cannot hold."""
         self._note(block)
-        content: Any = block.get("content")
         parts: list[Json] = []
-        for at, inner in enumerate(as_objects(content)):
+        for at, inner in enumerate(parts_in(block.get("content"), f"{path}.content")):
             parts += self._parts(inner, f"{path}.content.{at}")
-        texts = [part["text"] for part in parts if part["type"] == "text"]
         others = [part for part in parts if part["type"] != "text"]
-        text = content if isinstance(content, str) else "\n".join(texts)
+        text = "\n".join(part["text"] for part in parts if part["type"] == "text")
         if block.get("is_error") is True:  # no field for it there: the model has to read it
             text = f"Error: {text}"
-        identity = as_text(block.get("tool_use_id"))
+        identity = text_in(block, "tool_use_id", path)
         if others:
             others.insert(0, {"type": "text", "text": f"Attachments of the tool result {identity}:"})
         return {"role": "tool", "tool_call_id": identity, "content": text}, others
@@ -94,10 +92,10 @@ class Turns:
         for at, block in enumerate(blocks):
             match block.get("type"):
                 case "text":
-                    texts.append(self._text(block))
+                    texts.append(self._text(block, f"{path}.content.{at}"))
                 case "tool_use":
                     self._note(block)
-                    calls.append(_call(block))
+                    calls.append(_call(block, f"{path}.content.{at}"))
                 case "thinking":
                     thoughts.append(as_text(block.get("thinking")))
                 case "redacted_thinking":
@@ -121,7 +119,7 @@ class Turns:
         self._note(block)
         match block.get("type"):
             case "text":
-                text = self._text(block)
+                text = self._text(block, path)
                 return [{"type": "text", "text": text}] if text else []
             case "image":
                 url = _url(as_object(block.get("source")), f"{path}.source")
@@ -129,7 +127,8 @@ class Turns:
             case "document":
                 return self._document(block, path)
             case "search_result":
-                texts = [self._text(inner) for inner in as_objects(block.get("content"))]
+                inner = enumerate(parts_in(block.get("content"), f"{path}.content"))
+                texts = [self._text(each, f"{path}.content.{at}") for at, each in inner]
                 head = [as_text(block.get("title")), as_text(block.get("source"))]
                 return [{"type": "text", "text": "\n".join(filter(None, head + texts))}]
             case kind:
@@ -141,27 +140,23 @@ class Turns:
         head = [title, as_text(block.get("context"))]
         match source.get("type"):
             case "text":
-                text = "\n".join(filter(None, [*head, as_text(source.get("data"))]))
+                text = "\n".join(filter(None, [*head, text_in(source, "data", f"{path}.source")]))
                 return [{"type": "text", "text": text}]
             case "base64":
                 file = {"filename": title or "document.pdf", "file_data": _url(source, f"{path}.source")}
                 context: list[Json] = [{"type": "text", "text": head[1]}] if head[1] else []
                 return [*context, {"type": "file", "file": file}]
             case "content":
-                content: Any = source.get("content")
-                inner: list[Json] = (
-                    [{"type": "text", "text": content}] if isinstance(content, str) else as_objects(content)
-                )
                 parts: list[Json] = [{"type": "text", "text": text} for text in head if text]
-                for at, each in enumerate(inner):
+                for at, each in enumerate(parts_in(source.get("content"), f"{path}.source.content")):
                     parts += self._parts(each, f"{path}.source.content.{at}")
                 return parts
             case kind:
                 raise refused(f"{path}.source", f"a document by `{kind}` cannot be carried to this provider")
 
-    def _text(self, block: Json) -> str:
+    def _text(self, block: Json, path: str) -> str:
         self._note(block)
-        return as_text(block.get("text"))
+        return text_in(block, "text", path)
 
     def _note(self, block: Json) -> None:
         """What a block of any type may carry besides its content."""
@@ -183,17 +178,19 @@ def _merged(parts: list[Json]) -> list[Json]:
     return merged
 
 
-def _call(block: Json) -> Json:
-    arguments = orjson.dumps(as_object(block.get("input"))).decode()
-    return {"id": block.get("id"), "type": "function", "function": {"name": block.get("name"), "arguments": arguments}}
+def _call(block: Json, path: str) -> Json:
+    given = block.get("input")
+    if not isinstance(given, dict):
+        raise refused(f"{path}.input", "an object is required")
+    return tool_call(text_in(block, "id", path), text_in(block, "name", path), orjson.dumps(given).decode())
 
 
 def _url(source: Json, path: str) -> str:
     """A data URI or the address. Raises: ProviderError for a file that lies at Anthropic."""
     match source.get("type"):
         case "base64":
-            return f"data:{as_text(source.get('media_type'))};base64,{as_text(source.get('data'))}"
+            return f"data:{text_in(source, 'media_type', path)};base64,{text_in(source, 'data', path)}"
         case "url":
-            return as_text(source.get("url"))
+            return text_in(source, "url", path)
         case kind:
             raise refused(path, f"a source of type `{kind}` cannot be carried to this provider")

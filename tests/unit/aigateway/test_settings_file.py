@@ -56,7 +56,7 @@ models:
   local: ollama/qwen2.5:32b-instruct
   fast: {targets: [ollama/llama3.2:1b, openai/gpt-6-luna]}
   exact: {strategy: ordered, targets: [{model: vllm/one}]}
-budgets: []
+budgets: [{name: daily, limit_usd: 5, period: day, scope: all, action: reject, alert_at: [0.5, 0.8, 1.0]}]
 unknown_prices: reject
 on_client_disconnect: drain
 mcp_servers:
@@ -107,7 +107,18 @@ def test_a_key_like_no_other_lists_what_is_valid(tmp_path: Path) -> None:
         ("models: {a: 5}", "aigateway.yaml:1: models.a: must be a mapping of keys to values"),
         ("models: {a: {targets: [b/c], strategy: cheapest}}", "models.a.strategy: this release runs ordered alone"),
         ("models: {a: {targets: [b/c], strategy: best}}", "models.a.strategy: must be ordered"),
-        ("budgets: [{name: daily, limit_usd: 5}]", "aigateway.yaml:1: budgets: not enforced by this release"),
+        ("budgets: [{name: daily}]", "aigateway.yaml:1: budgets[0].limit_usd: is required"),
+        ("budgets: [{name: a, limit_usd: 5, scope: key}]", "aigateway.yaml:1: budgets[0]: scope key needs match"),
+        ("budgets: [{name: a, limit_usd: 5, match: x}]", "aigateway.yaml:1: budgets[0]: scope all takes no match"),
+        ("budgets: [{name: a, limit_usd: 5, scope: tag, match: x}]", "match of scope tag must be key:value"),
+        ("budgets: [{name: a, limit_usd: 5, zone: Mars}]", "budgets[0]: zone must be a time zone such as UTC"),
+        ("budgets: [{name: a, limit_usd: -1}]", "budgets[0].limit_usd: must be at least 0"),
+        ("budgets: [{name: a, limit_usd: 5, alert_at: [0]}]", "budgets[0].alert_at[0]: must be"),
+        ("budgets: [{name: a, limit_usd: 5, perod: day}]", "budgets[0].perod: "),
+        (
+            "budgets:\n- {name: a, limit_usd: 5}\n- {name: a, limit_usd: 5}",
+            'yaml:3: budgets[1].name: there is another budget "a"',
+        ),
         ("database_url: mysql://x", "aigateway.yaml:1: database_url: must be sqlite:///FILE or postgresql://"),
         ("redis_url: 127.0.0.1:6379", "aigateway.yaml:1: redis_url: must be redis://"),
         ("webhooks: {alert_url: ftp://x}", "webhooks.alert_url: must start with http:// or https://"),

@@ -1,0 +1,103 @@
+"""`POST /v1/responses`: OpenAI's Responses contract over any provider, stateless: no response is kept, `store` is always false."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from api.call_headers import answer_summary, stream_summary
+from api.errors import HttpError, Problem
+from providers.failover import Completed
+from providers.provider import Chunk, Json
+from providers.shapes import as_list, as_text
+from providers.streams import OpenStream
+from providers.translate.responses_in import ChatOfResponses, from_responses
+from providers.translate.responses_in_answer import response_frame, to_response
+from providers.translate.responses_in_events import EventWriter
+from providers.wording import Request
+
+
+@dataclass(slots=True)
+class ResponsesConversation:
+    """One request to `/v1/responses`."""
+
+    body: Json
+    chat: ChatOfResponses
+    _writer: EventWriter | None = None
+
+    @property
+    def model(self) -> str:
+        """The name that the client wrote."""
+        return self.body["model"]
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the client wants events."""
+        return bool(self.body.get("stream"))
+
+    @property
+    def request(self) -> Request:
+        """Chat, for every provider."""
+        return Request(self.chat.body, self.chat.worded)
+
+    @property
+    def own_headers(self) -> Mapping[str, str]:
+        """None."""
+        return {}
+
+    def whole(self, done: Completed) -> Json:
+        """The response object."""
+        response = to_response(done.answer.body, self.body, done.model, done.usage)
+        return {**response, "aigateway": answer_summary(done)}
+
+    def chunk(self, chunk: Chunk) -> Iterator[Json]:
+        """The events for one chunk."""
+        if self._writer is None:
+            model = as_text(chunk.body.get("model")) or self.model
+            self._writer = EventWriter(response_frame(self.body, model))
+            yield from self._writer.start()
+        yield from self._writer.chunk(chunk)
+
+    def end(self, stream: OpenStream) -> Iterator[Json]:
+        """The last events; the response tells the cost."""
+        if self._writer:
+            yield from self._writer.end(stream.usage, aigateway=stream_summary(stream))
+
+    def failure(self, problem: Problem) -> Iterator[Json]:
+        """`response.failed`, and nothing after it."""
+        writer = self._writer or EventWriter(response_frame(self.body, self.model))
+        code = "rate_limit_exceeded" if problem.status == 429 else "server_error"
+        yield from writer.failure(code, problem.body["error"]["message"])
+
+
+def begin_responses(body: Json, _headers: Mapping[str, str], _request_id: str) -> ResponsesConversation:
+    """A checked request. Raises: HttpError and ProviderError that name what is wrong."""
+    check_responses_body(body)
+    return ResponsesConversation(body, from_responses(body))
+
+
+def check_responses_body(body: Json) -> None:
+    """What has to be there to route and to translate the request; the rest is the upstream's to judge. Raises: HttpError."""
+    if not as_text(body.get("model")):
+        raise HttpError(400, "missing_required_parameter", "model must be the name of a model", param="model")
+    given: Any = body.get("input")
+    if not as_text(given):
+        if not isinstance(given, list) or not given:
+            words = "input must be a text or a list of items, and not empty"
+            raise HttpError(400, "missing_required_parameter", words, param="input")
+        _check_objects(given, "input")  # pyright: ignore[reportUnknownArgumentType]
+    if not isinstance(body.get("instructions", ""), str | None):
+        raise HttpError(400, "invalid_type", "instructions must be a text", param="instructions")
+    for key in ("stream", "store", "background", "parallel_tool_calls"):
+        if not isinstance(body.get(key, False), bool | None):
+            raise HttpError(400, "invalid_type", f"{key} must be true or false", param=key)
+    if body.get("tools") is not None:
+        _check_objects(body["tools"], "tools")
+
+
+def _check_objects(values: Any, name: str) -> None:
+    if not isinstance(values, list):
+        raise HttpError(400, "invalid_type", f"{name} must be a list", param=name)
+    for at, value in enumerate(as_list(values)):  # pyright: ignore[reportUnknownArgumentType]
+        if not isinstance(value, dict):
+            param = f"{name}[{at}]"
+            raise HttpError(400, "invalid_type", f"{param} must be an object", param=param)

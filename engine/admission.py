@@ -1,0 +1,126 @@
+"""Whether a call may be made: its key's models and limits, and every budget that counts it. And its settlement.
+
+`admit` runs in the transaction that writes the intent, before it, so that no number of processes can overshoot together: on
+SQLite a transaction that writes is alone, on PostgreSQL the key's row and the budgets' rows are locked first. A refusal is
+returned, not raised: it has nothing to undo, and a member that fails costs its whole commit group.
+
+A key's limits count its rows of the last 60 seconds. Calls of tools count against budgets alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.api_keys import ApiKey, key_by_id
+from engine.budgets import add_spend, current, left_for, refusal
+from engine.errors import AIGatewayError, BudgetExceeded, Forbidden, LimitExceeded
+from engine.ledger import CallKind, CallScope, Intent, Settlement
+from engine.store.api_keys import in_flight, lock_key, requests_lately, tokens_lately
+from engine.store.budgets import lock_rejecting
+from engine.store.database import Tx
+from engine.store.requests import open_request, settle_request
+
+MINUTE_US = 60_000_000
+_LONGEST_CALL_US = 86_400_000_000
+_PARALLEL_RETRY_S = 1.0
+
+
+def open_admitted(tx: Tx, intent: Intent, worker_id: str) -> AIGatewayError | None:
+    """Write the intent where the call may be made, else return why not: Forbidden, LimitExceeded or BudgetExceeded."""
+    refused = admit(tx, intent)
+    if refused is None:
+        open_request(tx, intent, worker_id)
+    return refused
+
+
+def admit(tx: Tx, intent: Intent) -> AIGatewayError | None:
+    """Why this call may not be made now; None where it may. The locks hold until the transaction ends."""
+    refused = None
+    if intent.scope.key_id is not None and intent.kind is not CallKind.TOOL:
+        key = key_by_id(tx, intent.scope.key_id)
+        refused = None if key is None else _refused_by_key(tx, key, intent)
+    return refused or _refused_by_budget(tx, intent)
+
+
+def settle_call(tx: Tx, done: Settlement) -> None:
+    """Write how a call ended, and add it to the budgets that count it. Safe to repeat: the first settlement stands."""
+    call = settle_request(tx, done)
+    if call is None:
+        return
+    worth = call["reserved_picousd"] if done.cost_picousd is None else done.cost_picousd
+    if worth:
+        add_spend(tx, call, worth, done.finished_us)
+
+
+def left_in_budgets(tx: Tx, scope: CallScope, now: int) -> int | None:
+    """The least that is left in budgets that would refuse calls of that scope, whatever their model; None where none would."""
+    nowhere = {"provider": "", "model": "", "requested_model": ""}
+    return left_for(tx, nowhere | _of_scope(scope), now)
+
+
+def _of_scope(scope: CallScope) -> dict[str, Any]:
+    return {"workflow_name": scope.workflow_name, "key_id": scope.key_id, "tags": scope.tags}
+
+
+def _refused_by_budget(tx: Tx, intent: Intent) -> AIGatewayError | None:
+    if intent.reserve_picousd == 0:
+        return None
+    call: Mapping[str, Any] = {
+        "provider": intent.provider,
+        "model": intent.model,
+        "requested_model": intent.requested_model,
+        **_of_scope(intent.scope),
+    }
+    for row in lock_rejecting(tx, call):
+        message = refusal(tx, current(tx, row, intent.at_us), intent.reserve_picousd, intent.at_us)
+        if message is not None:
+            return BudgetExceeded(message)
+    return None
+
+
+def _refused_by_key(tx: Tx, key: ApiKey, intent: Intent) -> AIGatewayError | None:
+    if not key.allows(intent.requested_model, f"{intent.provider}/{intent.model}"):
+        message = f"the key {key.name} may not use {intent.requested_model}"
+        return Forbidden("model_not_allowed", message, param="model")
+    if not key.limits.counted:
+        return None
+    lock_key(tx, key.id)
+    return _too_many_requests(tx, key, intent) or _too_many_tokens(tx, key, intent) or _too_parallel(tx, key, intent)
+
+
+def _too_many_requests(tx: Tx, key: ApiKey, intent: Intent) -> LimitExceeded | None:
+    """A client request counts once, however many attempts it takes, and so does an attempt of a step."""
+    limit = key.limits.requests_per_minute
+    if limit is None:
+        return None
+    made, first_us = requests_lately(tx, key.id, intent.at_us - MINUTE_US, intent.scope.request_id)
+    if made < limit:
+        return None
+    return _limited(key, intent, "requests", limit, first_us=first_us)
+
+
+def _too_many_tokens(tx: Tx, key: ApiKey, intent: Intent) -> LimitExceeded | None:
+    """Calls under way count at their worst case. One that alone could use more than the limit waits for a quiet minute."""
+    limit = key.limits.tokens_per_minute
+    if limit is None:
+        return None
+    used, first_us = tokens_lately(tx, key.id, intent.at_us - MINUTE_US)
+    if used == 0 or used + intent.reserve_tokens <= limit:
+        return None
+    return _limited(key, intent, "tokens", limit, first_us=first_us, remaining=max(0, limit - used))
+
+
+def _too_parallel(tx: Tx, key: ApiKey, intent: Intent) -> LimitExceeded | None:
+    limit = key.limits.max_parallel
+    if limit is None or in_flight(tx, key.id, intent.at_us - _LONGEST_CALL_US) < limit:
+        return None
+    return _limited(key, intent, "parallel", limit, first_us=None)
+
+
+def _limited(
+    key: ApiKey, intent: Intent, unit: str, limit: int, *, first_us: int | None, remaining: int = 0
+) -> LimitExceeded:
+    """`first_us`: when the oldest call began that counts, behind whose minute there is room again."""
+    wait_s = _PARALLEL_RETRY_S if first_us is None else max(0.0, (first_us + MINUTE_US - intent.at_us) / 1_000_000)
+    measure = "requests at once" if unit == "parallel" else f"{unit} per minute"
+    message = f"rate limit reached: the key {key.name} may use {limit} {measure}; try again in {wait_s:.0f} s"
+    return LimitExceeded(message, retry_after_s=wait_s, unit=unit, limit=limit, remaining=remaining)

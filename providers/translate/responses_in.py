@@ -1,0 +1,149 @@
+"""A body of OpenAI's `/v1/responses` as OpenAI chat. Stateless: nothing is kept here that a later request could refer to.
+
+What asks for state, or for tools that run at OpenAI, is refused; parameters that chat has no word for are left out and named.
+Formats: OpenAI's API reference, `responses` and `chat/completions`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from providers.provider import Json, ProviderType
+from providers.shapes import as_list, as_object, as_objects, as_text
+from providers.translate.refusals import refused
+from providers.translate.responses_in_items import Items
+from providers.wording import Wording
+
+_SAME = (
+    "temperature", "top_p", "stream", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    "prompt_cache_options", "service_tier",
+)  # fmt: skip
+_TAKEN = frozenset(
+    {
+        "model", "input", "instructions", "max_output_tokens", "tools", "tool_choice", "parallel_tool_calls", "text",
+        "reasoning", "include", "metadata", "store", "stream_options", "top_logprobs", "truncation", *_SAME,
+    }
+)  # fmt: skip
+_STATEFUL: Mapping[str, str] = {
+    "previous_response_id": "no response is kept here; send the whole conversation as `input`",
+    "conversation": "no conversation is kept here; send it as `input`",
+    "prompt": "no prompt template is kept here; send `instructions` and `input`",
+    "background": "no response is kept here to be fetched later; a workflow run is",
+}
+_LOGPROBS = "message.output_text.logprobs"
+_ENCRYPTED = "reasoning.encrypted_content"
+_THOUGHT_KEYS = frozenset({"reasoning_content", "thinking_blocks"})
+_THOUGHTS: Mapping[ProviderType, str] = {  # where a type of provider looks for what was thought before
+    "anthropic": "thinking_blocks",
+    "ollama": "reasoning_content",
+    "simulated": "reasoning_content",
+}
+_REASONING_KEYS = frozenset(
+    {"effort", "summary", "generate_summary"}
+)  # thoughts that there are always come as a summary
+
+
+@dataclass(frozen=True, slots=True)
+class ChatOfResponses:
+    """A request as chat, with what was thought before under both names that chat has for it."""
+
+    body: Json
+    dropped: tuple[str, ...]
+
+    def worded(self, target: ProviderType) -> Wording:
+        """The request for a provider of type `target`; OpenAI's own API refuses earlier thoughts of any kind."""
+        kept = _THOUGHTS.get(target)
+        messages: list[Json] = []
+        lost = False
+        for message in self.body["messages"]:
+            unwanted = (_THOUGHT_KEYS & message.keys()) - {kept}
+            lost = lost or (bool(unwanted) and kept not in message)
+            messages.append({key: value for key, value in message.items() if key not in unwanted})
+        dropped = (*self.dropped, "input.reasoning") if lost else self.dropped
+        return Wording({**self.body, "messages": messages}, tuple(dict.fromkeys(dropped)))
+
+
+def from_responses(body: Json) -> ChatOfResponses:
+    """The request. Raises: ProviderError(invalid_request) that names what cannot be carried."""
+    for key, reason in _STATEFUL.items():
+        if body.get(key):
+            raise refused(key, reason)
+    dropped = [key for key, value in body.items() if key not in _TAKEN and key not in _STATEFUL and value is not None]
+    if body.get("store") is True:
+        dropped.append("store")
+    if body.get("truncation") == "auto":
+        dropped.append("truncation")
+    request: Json = {"model": body.get("model"), "messages": Items(dropped).messages(body)}
+    if body.get("max_output_tokens") is not None:
+        request["max_completion_tokens"] = body["max_output_tokens"]
+    for key in _SAME:
+        if body.get(key) is not None:
+            request[key] = body[key]
+    _tools(body, request)
+    _text(as_object(body.get("text")), request)
+    _reasoning(as_object(body.get("reasoning")), request, dropped)
+    _include(body, request, dropped)
+    return ChatOfResponses(request, tuple(dict.fromkeys(dropped)))
+
+
+def _tools(body: Json, request: Json) -> None:
+    tools = [_tool(tool, at) for at, tool in enumerate(as_objects(body.get("tools")))]
+    choice: Any = body.get("tool_choice")
+    if as_object(choice).get("type") == "allowed_tools":
+        allowed = {as_text(each.get("name")) for each in as_objects(choice.get("tools"))}
+        tools = [tool for tool in tools if as_text(tool["function"]["name"]) in allowed]
+        choice = choice.get("mode") or "auto"
+    if not tools:
+        return
+    request["tools"] = tools
+    if isinstance(choice, str):
+        request["tool_choice"] = choice
+    elif choice is not None:
+        wanted = as_object(choice)
+        if wanted.get("type") != "function":
+            raise refused(
+                "tool_choice", f"a choice of type `{wanted.get('type')}` is not known here; function tools are"
+            )
+        request["tool_choice"] = {"type": "function", "function": {"name": wanted.get("name")}}
+    if body.get("parallel_tool_calls") is not None:
+        request["parallel_tool_calls"] = body["parallel_tool_calls"]
+
+
+def _tool(tool: Json, at: int) -> Json:
+    kind = tool.get("type")
+    if kind != "function":
+        raise refused(
+            f"tools[{at}]", f"a tool of type `{kind}` runs at OpenAI and is not known here; function tools are"
+        )
+    function: Json = {"name": tool.get("name")}
+    for key in ("description", "parameters", "strict"):
+        if tool.get(key) is not None:
+            function[key] = tool[key]
+    return {"type": "function", "function": function}
+
+
+def _text(text: Json, request: Json) -> None:
+    wanted = as_object(text.get("format"))
+    if wanted.get("type") == "json_schema":
+        schema = {key: value for key, value in wanted.items() if key != "type" and value is not None}
+        request["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif wanted.get("type") == "json_object":
+        request["response_format"] = {"type": "json_object"}
+    if text.get("verbosity") is not None:
+        request["verbosity"] = text["verbosity"]
+
+
+def _reasoning(reasoning: Json, request: Json, dropped: list[str]) -> None:
+    if effort := as_text(reasoning.get("effort")):
+        request["reasoning_effort"] = effort
+    dropped += [f"reasoning.{key}" for key, value in reasoning.items() if key not in _REASONING_KEYS and value]
+
+
+def _include(body: Json, request: Json, dropped: list[str]) -> None:
+    """What the answer shall have besides; signed thoughts always come along where an upstream gives them."""
+    included = as_list(body.get("include"))
+    dropped += [f"include.{each}" for each in included if each not in (_LOGPROBS, _ENCRYPTED)]
+    if _LOGPROBS in included or body.get("top_logprobs") is not None:
+        request["logprobs"] = True
+    if body.get("top_logprobs") is not None:
+        request["top_logprobs"] = body["top_logprobs"]
