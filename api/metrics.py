@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
+from api.budget_metrics import budget_families, read_budgets
 from api.services import Services
 from engine.clock import now_us
 from engine.errors import RetryableError
@@ -110,9 +111,11 @@ class Scraper:
                 read = self._services.database.read
                 self._folded, totals = await read(lambda tx: read_totals(tx, self._folded, now))
                 gauges = await read(lambda tx: read_gauges(tx, now))
+                budgets = await read(lambda tx: read_budgets(tx, now))
         except RetryableError:
             return [build, _database_up(0)]
-        return [build, _database_up(1), *ledger_families(totals), *gauge_families(gauges, now)]
+        families = [*ledger_families(totals), *gauge_families(gauges, now), *budget_families(budgets)]
+        return [build, _database_up(1), *families]
 
 
 def ledger_families(totals: Mapping[Labels, Totals]) -> Iterator[Metric]:

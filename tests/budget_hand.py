@@ -91,7 +91,7 @@ class Till:
 
     @staticmethod
     def row(tx: Tx, name: str) -> Row:
-        return next(row for row in all_budgets(tx) if row["name"] == name)
+        return {row["name"]: row for row in all_budgets(tx)}[name]
 
 
 def settlement(call_id: str, now: int, cost: int | None, tokens: int = 10) -> Settlement:

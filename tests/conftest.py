@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from services import PostgresServer, RedisServer
 
 TEMPLATE = "migrated"
@@ -23,6 +24,10 @@ OUTSIDE_SETTINGS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OP
 for _name in list(os.environ):
     if _name.startswith(("AIGATEWAY_", "OTEL_")) or _name in OUTSIDE_SETTINGS:
         del os.environ[_name]
+
+# On a busy machine generating takes its time; that says nothing about the code.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 def refuse_network(event: str, arguments: tuple[object, ...]) -> None:

@@ -35,8 +35,8 @@ class Stand:
 
     def rows_so_far(self) -> int:
         """How many attempts have been booked."""
-        spend = self.gateway.http.get("/v1/spend", params={"group_by": "kind"}).json()["data"]
-        return sum(row["requests"] for row in spend)
+        spend = self.gateway.http.get("/v1/spend", params={"group_by": "provider"}).json()["data"]
+        return sum(row["calls"] for row in spend)
 
     def last_call(self, dialect: str) -> dict[str, Any]:
         """What an upstream was asked last."""

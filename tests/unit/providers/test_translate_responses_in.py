@@ -78,6 +78,12 @@ def test_a_whole_conversation_for_ollama() -> None:
     assert answer["reasoning_content"] == "hm" and "thinking_blocks" not in answer and wording.dropped == ()
 
 
+def test_a_picture_from_a_function_stays_where_it_came() -> None:
+    items = [*ITEMS[4:8], {"role": "assistant", "content": "I saw."}, {"role": "user", "content": "So?"}]
+    roles = [message["role"] for message in from_responses(request(input=items)).body["messages"]]
+    assert roles == ["assistant", "tool", "tool", "user", "assistant", "user"]
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
