@@ -43,7 +43,11 @@ def routes(services: Services) -> APIRouter:
     async def call(tool: str, request: Request, asked: ToolCall | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         told = asked or ToolCall()
         found = await services.bridge.find(tool, told.server)
-        booked = BookedTools(services.bridge, ChatBook(services), CallScope(request_id=request.state.request_id))
+        booked = BookedTools(
+            services.bridge,
+            ChatBook(services),
+            CallScope(request_id=request.state.request_id, key_id=getattr(request.state, "key_id", None)),
+        )
         try:
             result = await booked.call(found, told.params, server=told.server, timeout_s=told.timeout_s)
         except ToolError as error:

@@ -16,6 +16,7 @@ from engine.errors import Conflict, NotFound
 from engine.store.api_keys import find_keys, get_key, insert_key, key_by_hash, revoke_key
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps, loads
+from engine.store.locks import lock_name
 
 PREFIX = "agw-"
 _SECRET_BYTES = 32
@@ -86,6 +87,7 @@ def hash_of(secret: str) -> str | None:
 
 def create_key(tx: Tx, asked: NewKey, secret: str, now: int) -> ApiKey:
     """Store a key, and its own budget where it has one. Raises: Conflict where a key that holds has that name."""
+    lock_name(tx, "api_keys")
     if any(row["revoked_us"] is None for row in find_keys(tx, asked.name)):
         raise Conflict("key_exists", f"there is a key named {asked.name} already", param="name")
     digest, limits = hash_of(secret), asked.limits

@@ -26,22 +26,25 @@ from engine.store.budgets import (
     lock_counting,
     open_picousd,
     rejecting,
-    resum_all,
     set_alerted,
     settled_picousd,
 )
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps, loads
+from engine.store.locks import lock_name
 
 REFUSED = 0
 """The threshold of the alert that the first refused call of a period raises."""
 _RESUM_AFTER_US = 15_000_000  # longer than any transaction waits for its locks
+_SETTING = "budgets"  # the lock of whoever sets some: processes that start together take the file's up one by one
 _NAMES = {Period.DAY: "daily limit", Period.MONTH: "monthly limit", Period.TOTAL: "budget"}
 
 
 def put_budget(tx: Tx, spec: BudgetSpec, origin: Origin, now: int) -> None:
     """Set the budget of that name. What was spent in the period counts, also where the budget is new; a key's own stays its own."""
-    stored = lock_budget(tx, spec.name)
+    lock_name(tx, _SETTING)
+    found = lock_budget(tx, spec.name)
+    stored = found and current(tx, found, now)
     if stored and stored["origin"] == Origin.KEY.value:
         spec, origin = replace(spec, scope=Scope.KEY, subject=stored["subject"]), Origin.KEY
     row: Row = {
@@ -59,7 +62,11 @@ def put_budget(tx: Tx, spec: BudgetSpec, origin: Origin, now: int) -> None:
         "created_us": stored["created_us"] if stored else now,
         "updated_us": now,
     }
-    row |= _fresh_period(tx, row, now) | {"resum_us": now + _RESUM_AFTER_US}
+    if stored and all(stored[part] == row[part] for part in ("target", "period", "zone")):
+        row |= {name: stored[name] for name in ("period_start_us", "resets_us", "settled_picousd", "resum_us")}
+        row["alerted"] = 0  # of another limit; what was told already is not told again
+    else:
+        row |= _fresh_period(tx, row, now) | {"resum_us": now + _RESUM_AFTER_US}
     if stored:
         change_budget(tx, row)
     else:
@@ -69,6 +76,7 @@ def put_budget(tx: Tx, spec: BudgetSpec, origin: Origin, now: int) -> None:
 
 def take_up_budgets(tx: Tx, specs: Sequence[BudgetSpec], now: int) -> list[str]:
     """Make the stored budgets follow the configuration file; returns the names that keep what was set over HTTP instead."""
+    lock_name(tx, _SETTING)
     stored = {row["name"]: row for row in all_budgets(tx)}
     overridden: list[str] = []
     for spec in specs:
@@ -81,12 +89,12 @@ def take_up_budgets(tx: Tx, specs: Sequence[BudgetSpec], now: int) -> list[str]:
     for name, row in stored.items():
         if row["origin"] == Origin.CONFIG.value and name not in wanted:
             delete_budget(tx, row["id"])
-    resum_all(tx, now + _RESUM_AFTER_US)
     return overridden
 
 
 def replace_budgets(tx: Tx, specs: Sequence[BudgetSpec], now: int) -> None:
     """Make these the budgets that are set over HTTP; those of the file and of keys stay where no new one has their name."""
+    lock_name(tx, _SETTING)
     wanted = {spec.name for spec in specs}
     for row in all_budgets(tx):
         if row["origin"] == Origin.HTTP.value and row["name"] not in wanted:

@@ -6,8 +6,8 @@ for it while its cost is not known:
 - calls that are open, or whose end nobody saw, are summed up from their rows each time (a small index): a reservation is
   never counted anywhere else, so that none can be left behind;
 - calls that are settled are summed up in `settled_picousd`, which changes in the transaction that settles the row, once a
-  row, and is summed up anew from all rows when a period begins, when a budget is set (and once more as soon as every
-  transaction that did not see it yet has ended), and after an API process has started.
+  row, and is taken anew from all rows when a period begins and when a budget is set (and once more as soon as every
+  transaction that did not see it yet has ended).
 
 Locks on PostgreSQL: a budget's row is locked before it is read or changed, several in the order of their ids, after rows of
 `requests` and `api_keys` and before rows of `runs`.
@@ -109,7 +109,6 @@ _ADD = Statement(
     .values(settled_picousd=budgets.c.settled_picousd + bindparam("picousd"))
 )
 _ALERTED = Statement(update(budgets).where(budgets.c.id == bindparam("budget")).values(alerted=bindparam("threshold")))
-_RESUM = Statement(update(budgets).values(resum_us=bindparam("at")))
 _DELETE = Statement(delete(budgets).where(budgets.c.id == bindparam("budget")))
 _DELETE_ALERTS = Statement(delete(alerts).where(alerts.c.budget_id == bindparam("budget")))
 
@@ -210,11 +209,6 @@ def insert_budget(tx: Tx, row: Row) -> None:
 def change_budget(tx: Tx, row: Row) -> None:
     """Replace all but the name and the time of creation."""
     tx.run(_CHANGE, {"budget": row["id"]} | {f"new_{name}": row[name] for name in (*_DEFINED, *_COUNTED, "updated_us")})
-
-
-def resum_all(tx: Tx, at_us: int) -> None:
-    """Let every budget be summed up anew from its rows at the first call from then on."""
-    tx.run(_RESUM, {"at": at_us})
 
 
 def delete_budget(tx: Tx, budget_id: str) -> None:

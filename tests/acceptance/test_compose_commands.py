@@ -73,10 +73,10 @@ class Stack:
             return json.load(answer)
 
     def is_ready(self) -> bool:
-        """Whether /ready is 200 and at least one worker lives."""
+        """Whether /ready is 200 and both worker processes live."""
         assert all(process.poll() is None for process in self._processes), self.logs()
         try:
-            return bool(self.get("/ready")["workers"])
+            return int(self.get("/ready")["workers"]) >= 2
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
 

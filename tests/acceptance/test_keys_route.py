@@ -245,6 +245,18 @@ def test_a_run_over_its_keys_budget_pauses_and_goes_on_when_it_is_raised(up: Gua
     assert up.budget(f"key-{made['id']}")["spent_usd"] == 0.02
 
 
+def test_runs_of_a_key_that_may_do_one_thing_at_a_time_wait_for_each_other(up: Guarded) -> None:
+    made = up.key("patient", max_parallel=1)
+    slow = {"name": "slow", "steps": [{"id": "ask", "type": "llm", "model": "sim/slow", "prompt": "hi"}]}
+    with httpx2.Client(base_url=up.gateway.url, headers=bearer(made["key"]), trust_env=False) as http:
+        runs = [http.post("/v1/runs", json={"workflow": slow}).json()["id"] for _ in range(2)]
+    ended = [up.http.get(f"/v1/runs/{run_id}?wait=30").json() for run_id in runs]
+    assert [run["status"] for run in ended] == ["succeeded"] * 2, ended
+    steps = [up.http.get(f"/v1/runs/{run_id}/steps").json()["data"][0] for run_id in runs]
+    assert sorted(len(step["attempts"]) > 1 for step in steps) == [False, True]
+    assert all(len(step["attempts"][-1]["calls"]) == 1 for step in steps)
+
+
 def test_budgets_are_set_and_replaced_over_http(up: Guarded) -> None:
     one = {
         "name": "by-model",

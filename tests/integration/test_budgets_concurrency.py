@@ -11,10 +11,13 @@ from pathlib import Path
 from budget_hand import NOON_US, SECOND, Till, opened, settlement
 
 from engine.admission import open_admitted, settle_call
-from engine.budget_spec import Scope
+from engine.budget_spec import BudgetSpec, Origin, Scope
+from engine.budgets import put_budget, take_up_budgets
 from engine.catalogue import Catalogue
 from engine.errors import AIGatewayError, BudgetExceeded, LimitExceeded
 from engine.ledger import Intent
+from engine.periods import Period
+from engine.store.budgets import all_budgets
 from engine.store.requests import list_requests
 from engine.store.workers import insert_worker
 from engine.sweeper import bury
@@ -143,6 +146,21 @@ def test_calls_and_settlements_side_by_side_neither_block_nor_miscount(database_
         asyncio.run(all_of_them())
         total = 2 * sum(range(100))
         assert one.sums("all") == (total, total, 0)
+
+
+def test_processes_that_start_together_take_the_files_budgets_up_once(database_url: str) -> None:
+    specs = [BudgetSpec(f"b{number}", 100, Period.DAY) for number in range(5)]
+    with opened(database_url) as one, opened(database_url, "w2") as two:
+
+        async def start_all() -> None:
+            tills = [one, two] * 4
+            await asyncio.gather(
+                *(till.database.write(lambda tx: take_up_budgets(tx, specs, NOON_US)) for till in tills),
+                *(till.database.write(lambda tx: put_budget(tx, specs[0], Origin.CONFIG, NOON_US)) for till in tills),
+            )
+
+        asyncio.run(start_all())
+        assert sorted(row["name"] for row in one.read(all_budgets)) == [spec.name for spec in specs]
 
 
 async def open_all(calls: Sequence[tuple[Till, Intent]]) -> list[AIGatewayError | None]:
