@@ -20,6 +20,7 @@ from aigateway.wiring import Outgoing, build_outgoing, set_budgets, take_up_work
 from aigateway.working import make_supervisor, stop_s
 from api.app import create_app
 from api.key_ring import KeyRing
+from api.origin import is_loopback
 from api.services import Services
 from engine.catalogue import Catalogue
 from engine.clock import new_id, now_us
@@ -30,11 +31,10 @@ from engine.store.revision import bring_up_to_date
 from engine.sweeper import bury
 from worker.broker import BrokerDoorbell, declare_bells, local_broker, redis_broker
 from worker.housekeeping import Heartbeat, register
-from worker.liveness import LifeLock, runtime_folder
+from worker.liveness import LifeLock, host_name, is_dead, runtime_folder
 
 log = structlog.get_logger(__name__)
 
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _REQUESTS_GRACE_S = 10
 _BACKLOG = 2048
 
@@ -111,7 +111,8 @@ async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -
     database = Database(settings.database_url, crash_at=crash_at)
     leases = Database(settings.database_url, readers=0, crash_at=crash_at)
     process_id = new_id()
-    lock = LifeLock(runtime_folder(), process_id)
+    locks = runtime_folder()
+    lock = LifeLock(locks, process_id)
     await asyncio.to_thread(register, leases, process_id, "api")
     heartbeat = Heartbeat(leases, process_id, lambda: _register_again(leases, process_id))
     broker = local_broker(bells, listen=False) if bells else redis_broker(settings.redis_url or "")
@@ -131,6 +132,8 @@ async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -
             workflows_dir=settings.workflows_dir,
             auth="required" if _needs_keys(settings) else "off",
             metrics_open=settings.server.metrics == "open",
+            on_loopback=is_loopback(settings.server.host),
+            lives=lambda row: bool(row["host"] != host_name() or not is_dead(locks, row["id"])),
             allow_private_networks=settings.webhooks.allow_private_networks,
             reject_unknown_prices=settings.unknown_prices == "reject",
             on_client_disconnect=settings.on_client_disconnect,
@@ -155,7 +158,7 @@ def _register_again(leases: Database, process_id: str) -> None:
 
 def _needs_keys(settings: Settings) -> bool:
     if settings.server.auth == "auto":
-        return settings.server.host not in _LOOPBACK
+        return not is_loopback(settings.server.host)
     return settings.server.auth == "required"
 
 

@@ -4,13 +4,24 @@ Built once by the command line and passed down; nothing else reads the environme
 URLs that may hold a password stay out of `repr`. How file and environment are read and merged is `aigateway.config_*`'s part.
 """
 
+import base64
+import binascii
 import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from aigateway.config_environment import (
     API_KEY_VARIABLE,
@@ -188,11 +199,21 @@ class BudgetSettings(_Section):
         return self
 
 
+def _base64_secret(secret: SecretStr | None) -> SecretStr | None:
+    """Standard Webhooks sign with the bytes that the secret's base64 stands for."""
+    if secret is not None:
+        try:
+            base64.b64decode(secret.get_secret_value().removeprefix("whsec_"))
+        except binascii.Error:
+            raise ValueError("has to be base64, with or without whsec_ before it") from None
+    return secret
+
+
 class WebhookSettings(_Section):
     """Where alerts go and how deliveries are signed; without a secret one is made at first start."""
 
     alert_url: HttpUrl = None
-    secret: OptionalSecret = None
+    secret: Annotated[OptionalSecret, AfterValidator(_base64_secret)] = None
     allow_private_networks: bool = False
 
 

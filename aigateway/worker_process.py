@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import sys
-import threading
 from pathlib import Path
 
 from aigateway.logs import configure_logging
@@ -16,18 +15,16 @@ from worker.executors.flow import IfExecutor, SetExecutor
 from worker.executors.llm import LlmExecutor
 from worker.executors.mcp_tool import McpToolExecutor
 from worker.process import WorkerParts, run_worker
-from worker.supervisor import end_with_parent
 
 
 def main() -> None:
-    """`python -P -m aigateway.worker_process`: not a command of the program, whose command line costs 0.2 s and 15 MB."""
+    """`python -P -m aigateway.worker_start`: not a command of the program, whose command line costs 0.2 s and 15 MB."""
     parser = argparse.ArgumentParser(description="One worker process of `aigateway serve` or `aigateway worker`.")
     parser.add_argument("--config", help="the configuration file")
     parser.add_argument("--concurrency", type=int, required=True, help="in-flight steps")
     parser.add_argument("--metrics-port", type=int, help="serve /metrics on this port")
     parser.add_argument("--bells", help="folder of the embedded queue's sockets")
     told = parser.parse_args()
-    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
     settings = process_settings(told.config)
     configure_logging(settings.log.level, json=None if settings.log.format == "auto" else settings.log.format == "json")
     try:
@@ -71,7 +68,3 @@ def _redis_url(settings: Settings) -> str:
     if settings.redis_url is None:
         raise UserError("invalid_config", "a worker needs redis_url (AIGATEWAY_REDIS_URL)")
     return settings.redis_url
-
-
-if __name__ == "__main__":
-    main()

@@ -26,7 +26,7 @@ def make_supervisor(
     metrics_port: int | None = None,
 ) -> Supervisor:
     """A supervisor of worker processes with this process's configuration; child N serves metrics on `metrics_port` + N."""
-    command = [sys.executable, "-P", "-m", "aigateway.worker_process"]
+    command = [sys.executable, "-P", "-m", "aigateway.worker_start"]
     command += ["--concurrency", str(settings.worker.concurrency), *arguments]
     if config_path is not None:
         command += ["--config", config_path]

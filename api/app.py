@@ -11,12 +11,12 @@ from starlette.routing import Route
 
 from api import budgets, health, keys, ledger, mcp, metrics, models, runs, workflows
 from api.anthropic_errors import shaped
-from api.asgi import App
+from api.asgi import MAX_BODY_BYTES, App
 from api.auth import Gate
 from api.chat import ChatEndpoint
 from api.conversations import ConversationEndpoint
 from api.embeddings import EmbeddingsEndpoint
-from api.errors import HttpError, Problem, problem_of
+from api.errors import HttpError, Problem, internal_problem, problem_of
 from api.messages import CountTokensEndpoint, begin_messages
 from api.openapi import describe_hot_routes
 from api.pages.routes import routes as page_routes
@@ -32,6 +32,9 @@ def create_app(services: Services) -> App:
         version=services.version,
         description="Durable workflows and an OpenAI-compatible gateway.",
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's page fetches its program from outside; api.pages draws one
+        redoc_url=None,
+        max_body_size=MAX_BODY_BYTES,
     )
     for path, endpoint in hot_routes(services).items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
@@ -41,9 +44,16 @@ def create_app(services: Services) -> App:
     app.add_exception_handler(AIGatewayError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
     describe_hot_routes(app)
     keys_required = services.auth == "required"
-    return Gate(app, services.keys, keys_required=keys_required, metrics_open=services.metrics_open)
+    return Gate(
+        app,
+        services.keys,
+        keys_required=keys_required,
+        metrics_open=services.metrics_open,
+        on_loopback=services.on_loopback,
+    )
 
 
 def hot_routes(services: Services) -> dict[str, App]:
@@ -95,6 +105,11 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     response = _response(shaped(problem, request.url.path, request.scope["state"]["request_id"]))
     response.headers.update(error.headers or {})
     return response
+
+
+async def _unexpected(request: Request, _: Exception) -> JSONResponse:
+    """What nobody expected, in the one shape; Starlette hands the exception on to the gate, which logs it."""
+    return _response(shaped(internal_problem(), request.url.path, request.scope["state"]["request_id"]))
 
 
 def _response(problem: Problem) -> JSONResponse:

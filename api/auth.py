@@ -12,6 +12,7 @@ from api.anthropic_errors import shaped
 from api.asgi import App, Message, Receive, Scope, Send, send_problem
 from api.errors import HttpError, Problem, internal_problem, problem_of
 from api.key_ring import KeyRing, carries_credentials
+from api.origin import check_origin
 from engine.api_keys import ApiKey
 from engine.errors import AIGatewayError, Forbidden
 
@@ -24,10 +25,11 @@ _OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 class Gate:
     """Wraps the whole application."""
 
-    def __init__(self, app: App, keys: KeyRing, *, keys_required: bool, metrics_open: bool) -> None:
+    def __init__(self, app: App, keys: KeyRing, *, keys_required: bool, metrics_open: bool, on_loopback: bool) -> None:
         self._app = app
         self._keys = keys
         self._keys_required = keys_required
+        self._on_loopback = on_loopback
         self._open = _OPEN_PATHS | {"/metrics"} if metrics_open else _OPEN_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,6 +44,8 @@ class Gate:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         started = time.perf_counter()
         try:
+            if not self._keys_required:
+                check_origin(scope, on_loopback=self._on_loopback)
             if scope["path"] not in self._open:
                 key = state["key"] = await self._key_of(scope)
                 state["key_id"] = None if key is None else key.id

@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse
 from api.services import Services
 from engine.clock import now_us
 from engine.errors import RetryableError
-from engine.store.workers import count_workers
+from engine.store.database import Tx
+from engine.store.workers import count_workers, live_workers
 
 _LIMIT_S = 3.0
 
@@ -31,7 +32,7 @@ def routes(services: Services) -> APIRouter:
     @router.get("/ready", summary="Database and queue can be reached from this process")
     async def ready() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         database, queue = await asyncio.gather(_reason(_database(services)), _reason(_queue(services)))
-        workers = None if database else await services.database.read(lambda tx: count_workers(tx, now_us()))
+        workers = None if database else await services.database.read(lambda tx: _alive(tx, services))
         problems = {name: why for name, why in (("database", database), ("queue", queue)) if why}
         body: dict[str, Any] = {"status": "unavailable" if problems else "ready", "workers": workers}
         if problems:
@@ -40,6 +41,11 @@ def routes(services: Services) -> APIRouter:
         return JSONResponse(body, status_code=503 if problems else 200)
 
     return router
+
+
+def _alive(tx: Tx, services: Services) -> int:
+    """Workers whose lease holds and that this host does not know to be dead."""
+    return sum(row["kind"] == "worker" and services.lives(row) for row in live_workers(tx, now_us()))
 
 
 async def _database(services: Services) -> None:

@@ -1,5 +1,6 @@
 """The MCP bridge over HTTP: state of each server, every tool with its schema, a direct call."""
 
+import asyncio
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,7 +12,16 @@ from api.services import ChatBook, Services
 from engine.ledger import CallScope
 from engine.states import ErrorClass
 from mcp_bridge.booking import BookedTools
+from mcp_bridge.catalogue import Tool
 from mcp_bridge.errors import ToolError
+
+_MOMENT_S = 3.0
+_STATUS = {
+    ErrorClass.INVALID_REQUEST: 400,
+    ErrorClass.RATE_LIMIT: 429,
+    ErrorClass.CONNECTION: 503,
+    ErrorClass.TIMEOUT: 504,
+}
 
 
 class ToolCall(BaseModel):
@@ -30,7 +40,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/mcp/servers", summary="Every configured MCP server and how it stands")
     async def servers() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        await services.bridge.tools()
+        await _look_for_a_moment(services)
         rows = [asdict(state) for state in await services.bridge.servers()]
         return {"object": "list", "data": rows, "next_cursor": None}
 
@@ -42,7 +52,7 @@ def routes(services: Services) -> APIRouter:
     @router.post("/v1/mcp/tools/{tool}", summary="Call a tool")
     async def call(tool: str, request: Request, asked: ToolCall | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         told = asked or ToolCall()
-        found = await services.bridge.find(tool, told.server)
+        found = await _found(services, tool, told)
         booked = BookedTools(
             services.bridge,
             ChatBook(services),
@@ -57,6 +67,24 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
+async def _look_for_a_moment(services: Services) -> None:
+    """Connect what can be connected; servers that take longer go on in the background and show as they stand now."""
+    looking = asyncio.ensure_future(services.bridge.tools())
+    await asyncio.wait([looking], timeout=_MOMENT_S)
+    if not looking.done():
+        looking.cancel()  # what has begun to connect goes on by itself
+        await asyncio.wait([looking])
+
+
+async def _found(services: Services, tool: str, told: ToolCall) -> Tool:
+    try:
+        async with asyncio.timeout(told.timeout_s):
+            return await services.bridge.find(tool, told.server)
+    except ToolError as error:
+        raise _as_http(error) from error
+    except TimeoutError as error:
+        raise HttpError(504, "timeout", f"no server with {tool} was found within {told.timeout_s:g} s") from error
+
+
 def _as_http(error: ToolError) -> HttpError:
-    status = {ErrorClass.INVALID_REQUEST: 400, ErrorClass.TIMEOUT: 504, ErrorClass.RATE_LIMIT: 429}
-    return HttpError(status.get(error.error_class, 502), error.code, error.message, param=error.param)
+    return HttpError(_STATUS.get(error.error_class, 502), error.code, error.message, param=error.param)

@@ -37,7 +37,7 @@ class ResumeRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"budget_usd": 2}]})
 
-    budget_usd: Annotated[Decimal, Field(ge=0)] | None = None
+    budget_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] | None = None
 
 
 def routes(services: Services) -> APIRouter:
@@ -76,7 +76,9 @@ def _submission_routes(router: APIRouter, services: Services) -> None:
         run = await wait_for_end(services, started.run["id"], wait)
         if run["status"] not in _SETTLED:
             return _accepted(run)
-        return JSONResponse(*await services.database.read(lambda tx: _outcome(tx, run["id"])))
+        body, status = await services.database.read(lambda tx: _outcome(tx, run["id"]))
+        headers = {} if status == 200 else {"x-should-retry": "false"}  # the same key would give the same run
+        return JSONResponse(body, status_code=status, headers=headers)
 
 
 _SETTLED = RUN_ENDED | {RunStatus.PAUSED}

@@ -1,6 +1,7 @@
 """What the routes are given by the composition root. Holds parts, does nothing."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -10,7 +11,7 @@ from engine.admission import open_admitted, settle_call
 from engine.catalogue import Catalogue
 from engine.ledger import Intent, Settlement, refuse_unknown_price
 from engine.ports import Doorbell
-from engine.store.database import Database
+from engine.store.database import Database, Row
 from mcp_bridge.bridge import McpBridge
 from providers.failover import Failover
 from providers.routing import Router
@@ -40,6 +41,8 @@ class Services:
     workflows_dir: Path
     auth: Literal["off", "required"]
     metrics_open: bool
+    on_loopback: bool
+    lives: Callable[[Row], bool]  # whether a row of `workers` stands for a living process, as far as this host can tell
     allow_private_networks: bool
     reject_unknown_prices: bool
     on_client_disconnect: Literal["cancel", "drain"]

@@ -32,7 +32,7 @@ class RunRequest(BaseModel):
 
     input: Any = Field(default_factory=dict, description="The run's input, checked against the workflow's `inputs`.")
     webhook_url: str | None = Field(default=None, description="Told of the run's end, signed as Standard Webhooks say.")
-    budget_usd: Annotated[Decimal, Field(ge=0)] | None = Field(
+    budget_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] | None = Field(
         default=None, description="Replaces the workflow's budget_usd."
     )
     priority: Literal["low", "normal", "high"] = "normal"

@@ -4,6 +4,8 @@ from typing import Any, cast
 
 from providers.provider import Json
 
+_LARGEST_COUNT = 10**12  # tokens; more is a mistake of the upstream, and its price would not fit a column
+
 
 def as_object(value: Any) -> Json:
     """`value` where it is an object, else an empty one."""
@@ -26,8 +28,8 @@ def as_text(value: Any) -> str:
 
 
 def as_count(value: Any) -> int | None:
-    """`value` where it is a whole number that is not negative, else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """`value` where it is a whole number that is not negative and no nonsense, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_COUNT else None
 
 
 def text_of(content: Any) -> str:

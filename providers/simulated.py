@@ -119,6 +119,11 @@ class SimulatedProvider:
         return self._models[model]
 
     async def _begin(self, model: str, body: Json) -> _Script:
+        for name in ("max_tokens", "max_completion_tokens"):
+            if body.get(name) is not None and not as_count(body[name]):
+                raise _refused(f"{name} must be a whole number from 1", name)
+        if body.get("n") not in (None, 1):
+            raise _refused("the simulated provider gives one choice: n must be 1", "n")
         cut = await self._wait_and_fail(model)
         return _script(self._model(model), body, cut=cut)
 
@@ -160,6 +165,10 @@ def _script(model: SimulatedModel, body: Json, *, cut: bool) -> _Script:
     if model.tokens_out is not None:
         output = model.tokens_out
     return _Script(text, calls, reason, Usage(input=prompt, output=output), cut)
+
+
+def _refused(message: str, param: str) -> ProviderError:
+    return ProviderError(ErrorClass.INVALID_REQUEST, message, status=400, code="invalid_value", param=param)
 
 
 def _calls(model: SimulatedModel, body: Json) -> list[Json]:

@@ -106,7 +106,7 @@ class Gateway:
         for process in self.processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 for child in psutil.Process(process.pid).children(recursive=True):
-                    if "aigateway.worker_process" in child.cmdline():
+                    if "aigateway.worker_start" in child.cmdline():
                         pids.append(child.pid)
         return pids
 

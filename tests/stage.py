@@ -63,6 +63,8 @@ class Stage:
 
     def services(self) -> Services:
         return Services(
+            on_loopback=False,
+            lives=lambda _: True,
             version="1.2.3",
             process_id=new_id(),
             database=self.database,

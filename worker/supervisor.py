@@ -7,7 +7,6 @@ writing end is this process's: when it closes, however this process ended, they 
 import asyncio
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -82,13 +81,6 @@ class Supervisor:
                 await self._stopping.wait()
         except TimeoutError:
             return
-
-
-def end_with_parent() -> None:
-    """In a child: end at once when the pipe that came as standard input closes. Blocks; run it on a thread."""
-    while os.read(sys.stdin.fileno(), 1):
-        continue
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _signal(child: asyncio.subprocess.Process, number: int) -> None:

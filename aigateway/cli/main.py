@@ -14,7 +14,7 @@ import typer
 
 from aigateway import __version__
 from aigateway.cli import database, demo, keys, mcp, run, runs, serve, spend, workflows
-from engine.errors import AIGatewayError, UserError
+from engine.errors import AIGatewayError, Mistake, UserError
 
 app = typer.Typer(
     name="aigateway",
@@ -95,11 +95,21 @@ def _known(error: AIGatewayError) -> int:
 def _with_details(error: AIGatewayError) -> list[str]:
     lines = [" ".join(error.message.split())]
     for mistake in error.details:
-        where = f"line {mistake.line}, column {mistake.column}: " if mistake.line else ""
+        where = _place(mistake)
         hint = f" (did you mean {mistake.suggestion}?)" if mistake.suggestion else ""
         if mistake.message not in error.message:
             lines.append(f"  {where}{mistake.message}{hint}")
     return lines
+
+
+def _place(mistake: Mistake) -> str:
+    """Line and column where they are known, else the path."""
+    if mistake.line and mistake.column:
+        return f"line {mistake.line}, column {mistake.column}: "
+    if mistake.line:
+        return f"line {mistake.line}: "
+    named = mistake.path is None or mistake.path.rpartition(".")[2] in mistake.message
+    return "" if named else f"{mistake.path}: "
 
 
 def _unexpected(error: Exception, *, debug: bool) -> int:

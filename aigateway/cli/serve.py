@@ -76,7 +76,7 @@ def worker(
 
 def _end_with_stdin() -> None:
     """For `aigateway.embedded`: standard input is a pipe that closes when the parent has ended, however it ended."""
-    from worker.supervisor import end_with_parent
+    from worker.parent import end_with_parent
 
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
 

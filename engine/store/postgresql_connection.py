@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 
-from engine.errors import RetryableError
+from engine.errors import RetryableError, UserError
 
 
 class PostgresqlConnection:
@@ -23,8 +23,11 @@ class PostgresqlConnection:
         self._raw.execute("BEGIN" if writes else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
     def execute(self, sql: str, parameters: Mapping[str, Any]) -> Any:
-        """See Connection."""
-        return self._raw.execute(sql.encode(), parameters)
+        """See Connection. Raises: UserError for text that PostgreSQL cannot hold, which is NUL alone."""
+        try:
+            return self._raw.execute(sql.encode(), parameters)
+        except psycopg.DataError as error:
+            raise UserError("invalid_text", f"a value cannot be stored or looked for: {error}") from error
 
     def executemany(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """See Connection."""

@@ -52,7 +52,7 @@ sys.stdin.read()
 """
 CHILD = """
 import signal, sys, threading
-from worker.supervisor import end_with_parent
+from worker.parent import end_with_parent
 threading.Thread(target=end_with_parent, daemon=True).start()
 signal.signal(signal.SIGTERM, {handler})
 print("child", flush=True)

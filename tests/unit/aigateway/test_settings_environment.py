@@ -82,10 +82,10 @@ def test_a_wrong_value_names_its_variable(tmp_path: Path) -> None:
 
 
 def test_some_variables_are_no_settings(tmp_path: Path) -> None:
-    environ = {"AIGATEWAY_API_KEY": "k", "AIGATEWAY_URL": "http://x", "AIGATEWAY_WEBHOOK_SECRET": "w"}
+    environ = {"AIGATEWAY_API_KEY": "k", "AIGATEWAY_URL": "http://x", "AIGATEWAY_WEBHOOK_SECRET": "d2ViaG9vaw=="}
     settings = load(tmp_path, environ, 'webhooks: {secret: "${AIGATEWAY_WEBHOOK_SECRET}"}')
     assert settings.webhooks.secret is not None
-    assert settings.webhooks.secret.get_secret_value() == "w"
+    assert settings.webhooks.secret.get_secret_value() == "d2ViaG9vaw=="
     kubernetes = {
         "AIGATEWAY_PORT": "tcp://10.0.0.1:80",
         "AIGATEWAY_SERVICE_HOST": "10.0.0.1",

@@ -65,7 +65,7 @@ workflows_dir: flows
 webhooks: {alert_url: null, secret: "${AIGATEWAY_WEBHOOK_SECRET}", allow_private_networks: true}
 retention: {runs_days: 9, requests_days: 36}
 """,
-        {"OPENAI_API_KEY": "sk-1", "BRAVE": "b", "AIGATEWAY_WEBHOOK_SECRET": "w"},
+        {"OPENAI_API_KEY": "sk-1", "BRAVE": "b", "AIGATEWAY_WEBHOOK_SECRET": "d2ViaG9vaw=="},
     )
     assert settings.server.port == 9090
     assert settings.database_url == "postgresql://u:pw@db/gateway"
@@ -193,7 +193,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
 database_url: postgresql://u:s3cret@db/x
 redis_url: redis://:s3cret@r/0
 providers: {x: {type: openai, api_key: s3cret, headers: {X-Key: s3cret}, base_url: "http://u:s3cret@h"}}
-webhooks: {secret: s3cret, alert_url: "https://h/?k=s3cret"}
+webhooks: {secret: czNjcmV0, alert_url: "https://h/?k=s3cret"}
 mcp_servers: {m: {command: c, args: [--key=s3cret], env: {K: s3cret}}, n: {url: "https://h", headers: {A: s3cret}}}
 """,
     )
