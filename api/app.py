@@ -19,6 +19,7 @@ from api.embeddings import EmbeddingsEndpoint
 from api.errors import HttpError, Problem, internal_problem, problem_of
 from api.messages import CountTokensEndpoint, begin_messages
 from api.openapi import describe_hot_routes
+from api.pages.reference import add_reference
 from api.pages.routes import routes as page_routes
 from api.responses import begin_responses
 from api.services import Services
@@ -46,6 +47,7 @@ def create_app(services: Services) -> App:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
     describe_hot_routes(app)
+    add_reference(app)
     keys_required = services.auth == "required"
     return Gate(
         app,
