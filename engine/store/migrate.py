@@ -79,7 +79,6 @@ def _open(url: str) -> Engine:
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # the driver must not emit BEGIN
     connection.execute(f"PRAGMA busy_timeout={_LOCK_WAIT_S * 1000}")
-    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _begin_immediate(connection: Connection) -> None:

@@ -1,6 +1,7 @@
 """SQLite behind `engine.store.connections.Connection`."""
 
 import sqlite3
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +22,21 @@ class SqliteConnection:
             raise RetryableError("database_unavailable", f"{path}: {error}") from error
 
     def _prepare(self) -> None:
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        self._switch_to_wal()
+        for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
             self._raw.execute(f"PRAGMA {pragma}")
+
+    def _switch_to_wal(self) -> None:
+        """Several processes may open a new file at once, and SQLite's busy timeout does not cover this switch."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                self._raw.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def begin(self, *, writes: bool) -> None:
         """IMMEDIATE for writes: a deferred BEGIN fails with `database is locked` as soon as two processes write."""
