@@ -11,7 +11,8 @@ from aigateway.wiring import build_outgoing, webhook_secret
 from engine.errors import AIGatewayError, UserError
 from engine.store.database import Database
 from worker.broker import local_broker, redis_broker
-from worker.executors.flow import IfExecutor, SetExecutor
+from worker.executors.flow import flow_executors
+from worker.executors.http import HttpExecutor
 from worker.executors.llm import LlmExecutor
 from worker.executors.mcp_tool import McpToolExecutor
 from worker.process import WorkerParts, run_worker
@@ -41,6 +42,12 @@ async def _work(settings: Settings, told: argparse.Namespace) -> int:
     secret = webhook_secret(settings, database)
     database.close()
     outgoing = build_outgoing(settings)
+    http = HttpExecutor(allow_private_networks=settings.webhooks.allow_private_networks)
+
+    async def close() -> None:
+        await http.close()
+        await outgoing.close()
+
     parts = WorkerParts(
         database_url=settings.database_url,
         crash_at=crash_at,
@@ -48,8 +55,8 @@ async def _work(settings: Settings, told: argparse.Namespace) -> int:
         executors={
             "llm": LlmExecutor(outgoing.router, outgoing.failover, outgoing.prices),
             "mcp_tool": McpToolExecutor(outgoing.bridge),
-            "set": SetExecutor(),
-            "if": IfExecutor(),
+            "http": http,
+            **flow_executors(),
         },
         concurrency=told.concurrency,
         grace_s=settings.worker.grace.total_seconds(),
@@ -59,7 +66,7 @@ async def _work(settings: Settings, told: argparse.Namespace) -> int:
         reject_unknown_prices=settings.unknown_prices == "reject",
         metrics_host=settings.server.host,
         metrics_port=told.metrics_port,
-        close=outgoing.close,
+        close=close,
     )
     return await run_worker(parts)
 

@@ -6,17 +6,20 @@ from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, StreamingResponse
 
 from api.params import check_limit, instant_us, page, tag_filter
 from api.services import Services
-from api.submissions import AnyRunRequest, Caller, RunRequest, start_run
+from api.submissions import AnyRunRequest, Caller, RunRequest, check_models, ring_all, start_run
 from engine.clock import now_us
 from engine.control import cancel, pause, resume, retry
-from engine.errors import NotFound
+from engine.errors import NotFound, UserError
+from engine.fork import Fork, fork
+from engine.keys import SIGNAL_PATTERN
 from engine.money import to_picousd
+from engine.signals import send
 from engine.states import RUN_ENDED, RunStatus
 from engine.store.database import Row, Tx
 from engine.store.events import history_since
@@ -38,6 +41,20 @@ class ResumeRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"budget_usd": 2}]})
 
     budget_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] | None = None
+
+
+class ForkRequest(BaseModel):
+    """Body of `fork`."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"from_step": "report", "models": {"report": "fast"}}]}
+    )
+
+    from_step: str = Field(
+        description="The step to go on from; every result before it is reused and not paid for again."
+    )
+    input: dict[str, Any] | None = Field(default=None, description="Replaces the run's input for what runs anew.")
+    models: dict[str, str] = Field(default_factory=dict[str, str], description="Other models by step id.")
 
 
 def routes(services: Services) -> APIRouter:
@@ -152,6 +169,40 @@ def _control_routes(router: APIRouter, services: Services) -> None:
     async def retry_run(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         return await _going_on(services, run_id, lambda tx: retry(tx, services.catalogue, run_id, now_us()))
 
+    @router.post("/v1/runs/{run_id}/fork", status_code=201, summary="A new run that goes on from a step of this one")
+    async def fork_run(  # pyright: ignore[reportUnusedFunction]
+        run_id: str, asked: ForkRequest, response: Response
+    ) -> dict[str, Any]:
+        await check_models(services, asked.models)
+        wanted = Fork(asked.from_step, asked.input, asked.models)
+        run, rings = await services.database.write(lambda tx: fork(tx, services.catalogue, run_id, wanted, now_us()))
+        ring_all(services, rings)
+        response.headers["location"] = run_links(run["id"])["self"]
+        return await _view(services, run["id"])
+
+    @router.post(
+        "/v1/runs/{run_id}/signals/{name}",
+        status_code=202,
+        summary="Give a run the signal that a step of it waits for; the body is its payload",
+        openapi_extra={"requestBody": {"content": {"application/json": {"example": {"approved": True}}}}},
+    )
+    async def send_signal(  # pyright: ignore[reportUnusedFunction]
+        run_id: str, name: Annotated[str, Path(pattern=SIGNAL_PATTERN)], request: Request
+    ) -> dict[str, Any]:
+        signal = (name, await _payload(request))
+        _, rings, _ = await services.database.write(lambda tx: send(tx, services.catalogue, run_id, signal, now_us()))
+        ring_all(services, rings)
+        return await _view(services, run_id)
+
+
+async def _payload(request: Request) -> Any:
+    """Any JSON; an empty body is null. Raises: UserError."""
+    body = await request.body()
+    try:
+        return json.loads(body) if body.strip() else None
+    except ValueError as error:
+        raise UserError("invalid_json", f"the body is no JSON: {error}") from error
+
 
 def _webhook_routes(router: APIRouter, services: Services) -> None:
     @router.get("/v1/runs/{run_id}/webhooks", summary="The run's webhook deliveries with every try")
@@ -208,8 +259,7 @@ async def _going_on(
     services: Services, run_id: str, transition: Callable[[Tx], tuple[Row, list[Ring]]]
 ) -> dict[str, Any]:
     _, rings = await services.database.write(transition)
-    for ring in rings:
-        services.doorbell.ring(ring.step_id, ring.priority)
+    ring_all(services, rings)
     return await _view(services, run_id)
 
 

@@ -1,12 +1,12 @@
 """What a client sends to start a run, checked, and turned into the engine's submission. Shared by the three routes that start runs."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from api.services import Services
 from engine.addresses import check_address
@@ -18,6 +18,7 @@ from engine.money import to_picousd
 from engine.states import Priority
 from engine.store.database import Row, Tx
 from engine.submission import Submission, Submitted, submit
+from engine.transition import Ring
 from engine.workflows import find, read_folder, take_up
 
 MAX_TAGS = 20
@@ -39,6 +40,7 @@ class RunRequest(BaseModel):
     tags: dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=255)]] = Field(
         default_factory=dict[str, str], max_length=MAX_TAGS
     )
+    start_at: AwareDatetime | None = Field(default=None, description="No step starts before this time.")
 
 
 class AnyRunRequest(RunRequest):
@@ -75,11 +77,17 @@ async def start_run(services: Services, workflow: str | dict[str, Any], asked: R
         idempotency_key=caller.idempotency_key,
         key_id=caller.key_id,
         request_id=caller.request_id,
+        start_us=None if asked.start_at is None else int(asked.start_at.timestamp() * 1_000_000),
     )
     done = await services.database.write(lambda tx: submit(tx, services.catalogue, submission, now_us()))
-    for ring in done.rings:
-        services.doorbell.ring(ring.step_id, ring.priority)
+    ring_all(services, done.rings)
     return done
+
+
+def ring_all(services: Services, rings: Iterable[Ring]) -> None:
+    """Tell workers what has become ready; behind the commit."""
+    for ring in rings:
+        services.doorbell.ring(ring.step_id, ring.priority)
 
 
 async def _definition(services: Services, workflow: str | dict[str, Any]) -> tuple[Definition, Row | None]:
@@ -119,6 +127,14 @@ async def check_names(services: Services, definition: Definition) -> None:
         first = mistakes[0]
         code = "mcp_server_not_found" if first.path and first.path.endswith("server") else "model_not_found"
         raise UserError(code, first.message, param=first.path, details=mistakes)
+
+
+async def check_models(services: Services, models: Mapping[str, str]) -> None:
+    """Refuse models, by step, that nothing serves. Raises: UserError."""
+    for step, model in models.items():
+        message = await _unknown_model(services, model)
+        if message:
+            raise UserError("model_not_found", message, param=f"models.{step}")
 
 
 async def unknown_names(services: Services, definition: Definition) -> AsyncGenerator[Mistake, None]:

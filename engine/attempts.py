@@ -10,19 +10,37 @@ from typing import Any, assert_never
 
 from engine.admission import admit, left_in_budgets, settle_call
 from engine.catalogue import Catalogue
+from engine.child_runs import call
+from engine.clock import iso
 from engine.definition import Definition, Step
 from engine.errors import AIGatewayError, BudgetExceeded, Conflict
+from engine.fork import with_model
 from engine.ledger import CallScope, Intent, Settlement
 from engine.money import usd_text
-from engine.plan import DEFAULT_RETRY, retry_pause_s
-from engine.ports import Branched, Failed, Outcome, OverBudget, Skipped, Succeeded, Throttled
+from engine.plan import DEFAULT_RETRY, limit_of, retry_pause_s
+from engine.ports import (
+    Branched,
+    Calling,
+    Failed,
+    GoesOn,
+    Listening,
+    Opened,
+    Outcome,
+    OverBudget,
+    Skipped,
+    Sleeping,
+    Succeeded,
+    Throttled,
+)
+from engine.run_writer import TIMER
 from engine.scope import scope_of
+from engine.signals import listen
 from engine.states import AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.json_text import loads, storable
 from engine.store.requests import open_request, run_committed_picousd
-from engine.store.runs import begin_run, get_run, lock_run, set_run_status
-from engine.store.steps import branch_step, claim_step, end_attempt, get_step, insert_attempt, put_back_step
+from engine.store.runs import begin_run, get_run, lock_run, lock_runs_above, set_run_status
+from engine.store.steps import claim_step, end_attempt, get_step, insert_attempt, put_back_step
 from engine.transition import Ring, StepError, Transition
 from engine.webhook_outbox import queue_webhook
 
@@ -84,7 +102,7 @@ def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) 
             transition.history.add(EventType.RUN_STARTED)
     transition.history.add(EventType.STEP_STARTED, step=row["key"], attempt=attempt)
     transition.close()
-    step = graph.step(row["key"])
+    step = with_model(graph.step(row["key"]), run["models_json"])
     return Claimed(
         run=run,
         step_id=step_id,
@@ -93,7 +111,7 @@ def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) 
         worker_id=worker_id,
         definition=graph.definition,
         step=step,
-        scope=scope_of(tx, run, graph, step.references),
+        scope=scope_of(tx, run, graph, step.reads, row["key"]),
         tags=loads(run["tags_json"]),
         started_us=taken["started_us"],
     )
@@ -109,9 +127,9 @@ def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int
         return Completed(accepted=False)
     run, row = locked
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
-    _apply(transition, row, held, ended)
+    _apply(transition, row, held, ended, catalogue)
     transition.close()
-    return Completed(True, tuple(transition.rings), transition.ended)
+    return Completed(True, (*transition.rings, *transition.rings_elsewhere), transition.ended)
 
 
 def give_back(tx: Tx, held: Claimed, now: int) -> Completed:
@@ -133,10 +151,12 @@ def open_call(tx: Tx, held: Claimed, intent: Intent) -> AIGatewayError | None:
     """
     tx.point("open_call")
     refused = admit(tx, intent)  # before the run is locked, as `complete` does it
+    above = lock_runs_above(tx, held.run)
     locked = _hold(tx, held)
     if locked is None:
         raise Conflict("attempt_superseded", "another worker holds this step now")
-    refused = refused or _over_run_budget(tx, locked[0], intent)
+    for run in (locked[0], *above):
+        refused = refused or _over_run_budget(tx, run, intent)
     if refused is None:
         open_request(tx, intent, held.worker_id)
     return refused
@@ -158,12 +178,14 @@ def _over_run_budget(tx: Tx, run: Row, intent: Intent) -> BudgetExceeded | None:
 def remaining_picousd(tx: Tx, scope: CallScope, now: int) -> int | None:
     """What is left for a step's next call in its run's budget and all others, every open call at its worst case; None: no limit."""
     assert scope.run_id is not None
-    run = get_run(tx, scope.run_id)
     left = left_in_budgets(tx, scope, now)
-    if run is None or run["budget_picousd"] is None:
-        return left
-    own = run["budget_picousd"] - run_committed_picousd(tx, scope.run_id)
-    return own if left is None else min(own, left)
+    run = get_run(tx, scope.run_id)
+    while run is not None:
+        if run["budget_picousd"] is not None:
+            own = run["budget_picousd"] - run_committed_picousd(tx, run["id"])
+            left = own if left is None else min(own, left)
+        run = get_run(tx, run["parent_run_id"]) if run["parent_run_id"] else None
+    return left
 
 
 def _hold(tx: Tx, held: Claimed) -> tuple[Row, Row] | None:
@@ -180,36 +202,59 @@ def _hold(tx: Tx, held: Claimed) -> tuple[Row, Row] | None:
     return (run, row) if mine else None
 
 
-def _apply(transition: Transition, row: Row, held: Claimed, ended: Ended) -> None:
-    tx, now = transition.tx, transition.now
-    match ended.outcome:
-        case Succeeded(output, model):
-            end_attempt(tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, now)
-            transition.end_step(row, StepStatus.SUCCEEDED, output=output, model=model)
-        case Skipped():
-            end_attempt(tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, now)
-            transition.end_step(row, StepStatus.SKIPPED)
-        case Branched(branch):
-            end_attempt(tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, now)
-            _branch(transition, row, held.step, branch)
+def _apply(transition: Transition, row: Row, held: Claimed, ended: Ended, catalogue: Catalogue) -> None:
+    """Write the attempt's end, and what follows for the step."""
+    outcome = ended.outcome
+    match outcome:
         case Failed():
-            _fail(transition, row, held, ended.outcome, ended.chance)
-        case OverBudget(message):
-            end_attempt(
-                tx,
-                row["id"],
-                held.attempt,
-                AttemptStatus.RETURNED,
-                now,
-                error_class="budget_exceeded",
-                error_message=storable(message),
-            )
-            put_back_step(tx, row, StepStatus.READY, now)
-            _pause_over_budget(transition, row, message)
+            _fail(transition, row, held, outcome, ended.chance)
+        case OverBudget():
+            _stop_over_budget(transition, row, held, outcome)
         case Throttled():
-            _throttle(transition, row, held, ended.outcome)
+            _throttle(transition, row, held, outcome)
+        case Succeeded() | Skipped():
+            end_attempt(transition.tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, transition.now)
+            succeeded = isinstance(outcome, Succeeded)
+            output, model = (outcome.output, outcome.model) if succeeded else (None, None)
+            status = StepStatus.SUCCEEDED if succeeded else StepStatus.SKIPPED
+            transition.end_step(row, status, output=output, model=model)
         case _:
-            assert_never(ended.outcome)
+            end_attempt(transition.tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, transition.now)
+            _go_on(transition, row, held.step, outcome, catalogue)
+
+
+def _go_on(transition: Transition, row: Row, step: Step, outcome: GoesOn, catalogue: Catalogue) -> None:
+    """The attempt is over and the step is not: it waits."""
+    limit_us = limit_of(step, row["type"], row["started_us"])
+    match outcome:
+        case Branched(branch):
+            transition.branch(row, step, branch, limit_us)
+        case Opened(items):
+            transition.open(row, step, items, limit_us)
+        case Sleeping(seconds, until_us):
+            _sleep(transition, row, until_us if seconds is None else transition.now + int(seconds * 1_000_000))
+        case Listening(signal):
+            listen(transition, row, step, signal, limit_us)
+        case Calling(workflow, value):
+            call(transition, catalogue, row, (workflow, value), limit_us)
+        case _:
+            assert_never(outcome)
+
+
+def _sleep(transition: Transition, row: Row, until_us: int) -> None:
+    if until_us <= transition.now:
+        transition.end_step(row, StepStatus.SUCCEEDED)
+        return
+    transition.wait(row, TIMER, due=until_us)
+    data = {"for": TIMER, "until": iso(until_us)}
+    transition.history.add(EventType.STEP_WAITING, step=row["key"], attempt=row["attempt"], data=data)
+
+
+def _stop_over_budget(transition: Transition, row: Row, held: Claimed, over: OverBudget) -> None:
+    tx, error = transition.tx, StepError(ErrorClass.BUDGET_EXCEEDED, over.message)
+    end_attempt(tx, row["id"], held.attempt, AttemptStatus.RETURNED, transition.now, **error.columns())
+    put_back_step(tx, row, StepStatus.READY, transition.now)
+    _pause_over_budget(transition, row, over.message)
 
 
 def _pause_over_budget(transition: Transition, row: Row, message: str) -> None:
@@ -233,16 +278,8 @@ def _throttle(transition: Transition, row: Row, held: Claimed, throttled: Thrott
         return
     error = {"error_class": ErrorClass.RATE_LIMIT.value, "error_message": storable(throttled.message)}
     end_attempt(transition.tx, row["id"], held.attempt, AttemptStatus.RETURNED, transition.now, **error)
+    transition.retry_later()
     put_back_step(transition.tx, row, StepStatus.WAITING, due)
-
-
-def _branch(transition: Transition, row: Row, step: Step, branch: str | None) -> None:
-    children = step.branches.get(branch, ()) if branch else ()
-    if branch is None or not children:
-        transition.end_step(row, StepStatus.SUCCEEDED)
-        return
-    branch_step(transition.tx, row["id"], branch, len(children))
-    transition.add_steps(children, row["key"], row["position"] + 1)
 
 
 def _retry_in_s(held: Claimed, failed: Failed, tries: int, chance: float, now: int) -> float | None:
@@ -274,5 +311,6 @@ def _fail(transition: Transition, row: Row, held: Claimed, failed: Failed, chanc
         return
     due = now + int(pause * 1_000_000)
     put_back_step(tx, row, StepStatus.WAITING, due, tries=tries, **error)
+    transition.retry_later()
     data = {"class": failed.error_class.value, "message": failed.message, "pause_s": round(pause, 3)}
     transition.history.add(EventType.STEP_RETRYING, step=row["key"], attempt=held.attempt, data=data)

@@ -2,9 +2,11 @@
 
 from engine.catalogue import Catalogue
 from engine.errors import Conflict, NotFound
+from engine.plan import PARTS, PHASES, limit_of
+from engine.run_writer import CHILDREN
 from engine.states import RUN_ENDED, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
-from engine.store.runs import get_run, lock_run, reopen_run, set_run_budget, set_run_status
+from engine.store.runs import get_run, lock_run, reopen_run, set_run_budget, set_run_phase, set_run_status
 from engine.store.steps import reopen_step, steps_in_status, steps_of_run
 from engine.transition import Ring, Transition
 from engine.webhook_outbox import queue_webhook
@@ -55,6 +57,8 @@ def resume(tx: Tx, catalogue: Catalogue, run_id: str, budget_picousd: int | None
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
     transition.history.add(EventType.RUN_RESUMED)
     transition.close()
+    if status is RunStatus.RUNNING:
+        transition.settle_status()
     ready = steps_in_status(tx, run_id, StepStatus.READY)
     return _fresh(tx, run_id), [Ring(step["id"], step["priority"]) for step in ready]
 
@@ -66,32 +70,59 @@ def retry(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> tuple[Row, lis
     if run["status"] != RunStatus.FAILED.value:
         raise Conflict("run_not_failed", f"the run is {run['status']}, only a failed run can be retried")
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
-    if not _reopen_steps(tx, transition):
-        raise Conflict("nothing_to_retry", "no step of the run failed; its output did not render: submit it again")
+    transition.run |= {"status": RunStatus.RUNNING.value, "retries": (run["retries"] or 0) + 1}
+    transition.run |= dict.fromkeys(("error_step", "error_class", "error_message"))
     reopen_run(tx, run_id, now)
+    _reopen_steps(tx, transition)
     transition.history.add(EventType.RUN_RESUMED, data={"retry": True})
     transition.close()
     return _fresh(tx, run_id), transition.rings
 
 
-def _reopen_steps(tx: Tx, transition: Transition) -> int:
-    """Failed and cancelled steps start over; those whose needs all ended are ready."""
+def _reopen_steps(tx: Tx, transition: Transition) -> None:
+    """What failed or was cancelled starts over; what it waited on before, it still waits on. Raises: Conflict.
+
+    Where the main steps had all succeeded, the run goes on in the phase of what failed.
+    """
+    rows = steps_of_run(tx, transition.run["id"])
+    for phase in PHASES:
+        inside: dict[str | None, list[Row]] = {}
+        for row in rows:
+            if transition.graph.phase(row["key"]) == phase:
+                inside.setdefault(row["parent_key"], []).append(row)
+        reopened, containers = _open_again(transition, inside)
+        if reopened:
+            transition.run["phase"] = phase
+            set_run_phase(tx, transition.run["id"], phase)
+            transition.reopen_steps(reopened)
+            transition.recheck(containers)
+            return
+    raise Conflict("nothing_to_retry", "no step of the run failed; its output did not render: submit it again")
+
+
+def _open_again(transition: Transition, inside: dict[str | None, list[Row]]) -> tuple[int, list[Row]]:
+    """From the outside in: nothing starts over inside what has ended for good. Gives how many rows, and the containers."""
     reopened = 0
-    graph = transition.graph
-    rows = {step["key"]: step for step in steps_of_run(tx, transition.run["id"])}
-    open_keys = {key for key, row in rows.items() if _starts_over(row, graph.step(key).on_error)}
-    for key in open_keys:
-        row = rows[key]
-        if any(other["parent_key"] == key for other in rows.values()):
-            reopen_step(tx, row["id"], StepStatus.WAITING, None)
-        elif any(need in open_keys for need in graph.step(key).needs):
-            reopen_step(tx, row["id"], StepStatus.PENDING, None)
-        else:
-            reopen_step(tx, row["id"], StepStatus.READY, transition.now)
-            transition.rings.append(Ring(row["id"], row["priority"]))
+    containers: list[Row] = []
+    pending = list(inside.get(None, ()))
+    while pending:
+        row = pending.pop()
+        if not _starts_over(row, transition.graph.step(row["key"]).on_error):
+            continue
         reopened += 1
-    transition.reopen_steps(reopened)
-    return reopened
+        if row["waits_for"] == CHILDREN or row["branch"] is not None:
+            limit_us = limit_of(transition.graph.step(row["key"]), row["type"], transition.now)
+            reopen_step(
+                transition.tx, row["id"], StepStatus.WAITING, due=limit_us, waits_for=CHILDREN, started=transition.now
+            )
+            pending += inside.get(row["key"], ())
+            containers.append(row)
+        elif row["waiting_on"] > 0 or row["type"] in PARTS:
+            reopen_step(transition.tx, row["id"], StepStatus.PENDING)
+        else:
+            reopen_step(transition.tx, row["id"], StepStatus.READY, due=transition.now)
+            transition.rings.append(Ring(row["id"], row["priority"]))
+    return reopened, containers
 
 
 def _starts_over(row: Row, on_error: str) -> bool:

@@ -23,10 +23,28 @@ class RetryPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Reads:
+    """What expressions read: the paths of steps, those of the iteration before in a while (`carried`), `item` and `input`."""
+
+    references: frozenset[str] = frozenset()
+    carried: frozenset[str] = frozenset()
+    item: bool = False
+    input: bool = False
+
+
+NOTHING = Reads()
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One step as written. `fields` holds what belongs to its type alone (prompt, model, params, value ...), unrendered."""
+    """One step as written. `fields` holds what belongs to its type alone (prompt, model, params, value ...), unrendered.
+
+    `path` names it within the whole definition: `each.inner` for a step inside the foreach `each`. Rows have keys, which are
+    paths with numbers: `each[3].inner`. References are paths.
+    """
 
     id: str
+    path: str
     type: str
     needs: tuple[str, ...]  # resolved: a step without `needs` names the step before it in its list
     fields: Mapping[str, Any]
@@ -35,10 +53,17 @@ class Step:
     timeout_s: float | None = None
     deadline_s: float | None = None
     retry: RetryPolicy | None = None
-    on_error: str = "fail"  # fail | continue
+    on_error: str = "fail"  # fail | continue | steps
+    cache_s: float | None = None
     branches: Mapping[str, tuple["Step", ...]] = field(default_factory=dict[str, tuple["Step", ...]])
-    references: frozenset[str] = frozenset()  # ids of the steps whose results its expressions read
+    reads: Reads = NOTHING  # of its own expressions
+    inner_reads: Reads = NOTHING  # of `collect` and of a while's condition, which stand inside it
     line: int = 0
+
+    @property
+    def references(self) -> frozenset[str]:
+        """Paths of the steps whose results its expressions read."""
+        return self.reads.references
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +72,26 @@ class Definition:
 
     name: str
     steps: tuple[Step, ...]
+    on_failure: tuple[Step, ...] = ()
+    finally_: tuple[Step, ...] = ()
     description: str = ""
     inputs: Mapping[str, Mapping[str, Any]] | None = None
     output: Any = None  # the unrendered output value; None: the output of the last step
-    output_references: frozenset[str] = frozenset()
+    output_reads: Reads = NOTHING
     budget_picousd: int | None = None
     deadline_s: float | None = None
     source: str = ""  # the YAML text as it was given
 
     def walk(self) -> Iterator[Step]:
         """Every step, nested ones behind the step that holds them."""
-        pending = list(reversed(self.steps))
+        pending = [*reversed(self.finally_), *reversed(self.on_failure), *reversed(self.steps)]
         while pending:
             step = pending.pop()
             yield step
             for branch in reversed(list(step.branches.values())):
                 pending.extend(reversed(branch))
 
-    def step(self, step_id: str) -> Step:
-        """The step of that id. Raises: KeyError."""
-        for step in self.walk():
-            if step.id == step_id:
-                return step
-        raise KeyError(step_id)
+    @property
+    def output_references(self) -> frozenset[str]:
+        """Paths of the steps that the run's output reads."""
+        return self.output_reads.references

@@ -4,7 +4,7 @@
 cannot drift apart. A new step type is an entry here plus its executor.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -19,6 +19,10 @@ EXPRESSION_WORDS = frozenset(
 )
 MAX_STEPS = 5_000
 MAX_NAME = 100
+MAX_CASE = 80  # characters of a case's value
+MAX_KEY = 300  # characters of a step's key, its numbers included
+MAX_ITEMS = 100_000
+SIGNAL_PATTERN = r"^[A-Za-z0-9_.-]{1,100}$"
 
 
 class Kind(StrEnum):
@@ -26,6 +30,7 @@ class Kind(StrEnum):
 
     ANY = "any"
     BOOLEAN = "boolean"
+    CASES = "cases"
     CHOICE = "choice"
     CHOICES = "choices"
     CONDITION = "condition"
@@ -41,9 +46,12 @@ class Kind(StrEnum):
     OBJECT = "object"
     ON_ERROR = "on_error"
     RETRY = "retry"
+    SIGNAL = "signal"
+    STATUSES = "statuses"
     STEPS = "steps"
     STOP = "stop"
     TEXT = "text"
+    TIME = "time"
 
 
 class Rendering(StrEnum):
@@ -76,7 +84,12 @@ class StepType:
     description: str
     keys: dict[str, Key]
     one_of: tuple[str, ...] = ()  # exactly one of these has to be there
-    branches: tuple[str, ...] = field(default=())  # the keys that hold steps
+    not_both: tuple[str, ...] = ()  # at most one of these may be there
+    branches: tuple[str, ...] = ()  # the keys that hold steps
+    inside: tuple[str, ...] = ()  # keys whose expressions stand inside the steps that it holds
+    gives: tuple[str, ...] = ()  # of `item` and `index`, what the steps inside may read
+    scoped: bool = False  # whether names inside stay inside
+    refused: tuple[str, ...] = ()  # common keys that mean nothing here
 
 
 def _sampling(kind: Kind, description: str, minimum: float | None = None, maximum: float | None = None) -> Key:
@@ -113,8 +126,14 @@ STEP_KEYS: dict[str, Key] = {
     "retry": Key(Kind.RETRY, "How failed attempts are tried again."),
     "on_error": Key(
         Kind.ON_ERROR,
-        "What follows when the step has failed for good: `fail` ends the run, `continue` goes on with null as the result.",
+        "What follows when the step has failed for good: `fail` ends the run, `continue` goes on with null as the result,"
+        " `{steps: […]}` runs these and goes on with the output of the last one.",
         choices=("fail", "continue"),
+    ),
+    "cache": Key(
+        Kind.DURATION,
+        "How long the result of the same rendered call is used again instead of calling.",
+        examples=("1h",),
     ),
 }
 
@@ -157,7 +176,10 @@ MCP_TOOL = StepType(
 SET = StepType(
     "Makes a value. The result is that value.",
     {"value": Key(Kind.ANY, "Any value; expressions in it are evaluated.", Rendering.VALUE, required=True)},
+    refused=("cache",),
 )
+
+_CONTAINER = ("retry", "cache")
 
 IF = StepType(
     "Chooses between two lists of steps. The result is the output of the last step that ran.",
@@ -167,9 +189,152 @@ IF = StepType(
         "else": Key(Kind.STEPS, "The steps to run when it is false."),
     },
     branches=("then", "else"),
+    refused=_CONTAINER,
 )
 
-STEP_TYPES: dict[str, StepType] = {"llm": LLM, "mcp_tool": MCP_TOOL, "set": SET, "if": IF}
+SWITCH = StepType(
+    "Chooses one of several lists of steps by a value. The result is the output of the last step that ran.",
+    {
+        "value": Key(
+            Kind.ANY, "What is compared with the names of the cases, as text.", Rendering.VALUE, required=True,
+            examples=("${category}",),
+        ),
+        "cases": Key(Kind.CASES, "A list of steps for each value.", required=True),
+        "default": Key(Kind.STEPS, "The steps to run when no case has the value. Left out: none, the result is null."),
+    },
+    branches=("cases", "default"),
+    refused=_CONTAINER,
+)  # fmt: skip
+
+FOREACH = StepType(
+    "Runs a list of steps for each item of a list. The result is a list with one entry per item, in the items' order.",
+    {
+        "items": Key(Kind.ANY, "The list, mostly one expression.", Rendering.VALUE, required=True, examples=("${files}",)),
+        "steps": Key(Kind.STEPS, "The steps to run; `item` and `index` (from 0) are known inside.", required=True),
+        "concurrency": Key(
+            Kind.INTEGER, "How many items are under way at once (default 10).", minimum=1, maximum=1000
+        ),
+        "collect": Key(Kind.ANY, "An item's entry in the result. Left out: the output of the last step.", Rendering.VALUE),
+        "on_item_error": Key(
+            Kind.CHOICE,
+            "What follows when an item has failed: `fail` fails the whole step (default), `continue` makes its entry null.",
+            choices=("fail", "continue"),
+        ),
+    },
+    branches=("steps",),
+    inside=("collect",),
+    gives=("item", "index"),
+    scoped=True,
+    refused=_CONTAINER,
+)  # fmt: skip
+
+PARALLEL = StepType(
+    "Runs several lists of steps at once. The result is an object with each list's last output under its name.",
+    {"branches": Key(Kind.CASES, "The lists of steps by name.", required=True)},
+    branches=("branches",),
+    scoped=True,
+    refused=_CONTAINER,
+)
+
+WHILE = StepType(
+    "Runs a list of steps for as long as a condition holds. The result is the last output of the last iteration.",
+    {
+        "condition": Key(
+            Kind.CONDITION,
+            "Asked before each iteration; it sees the results of the iteration before (null at first) and `index` (from 0).",
+            Rendering.CONDITION, required=True, examples=("index == 0 or score < 8",),
+        ),
+        "max_iterations": Key(
+            Kind.INTEGER, "The most iterations; behind the last one the step ends as if the condition were false.",
+            required=True, minimum=1, maximum=10_000,
+        ),
+        "steps": Key(
+            Kind.STEPS,
+            "The steps to run. A name that is not set yet in this iteration has its value of the iteration before.",
+            required=True,
+        ),
+        "collect": Key(Kind.ANY, "Makes the result a list with this value of every iteration.", Rendering.VALUE),
+    },
+    branches=("steps",),
+    inside=("condition", "collect"),
+    gives=("index",),
+    scoped=True,
+    refused=_CONTAINER,
+)  # fmt: skip
+
+SLEEP = StepType(
+    "Waits for time to pass. The result is null.",
+    {
+        "duration": Key(Kind.DURATION, "How long.", Rendering.VALUE, examples=("5m",)),
+        "until": Key(
+            Kind.TIME, "Until when, as an ISO 8601 time; without a zone it is UTC. A time that has passed ends the step at once.",
+            Rendering.VALUE, examples=("2030-01-01T09:00:00Z",),
+        ),
+    },
+    one_of=("duration", "until"),
+    refused=("timeout", *_CONTAINER),
+)  # fmt: skip
+
+WAIT = StepType(
+    "Waits for a signal: a person's approval, an event from outside. The result is the signal's payload.",
+    {
+        "signal": Key(
+            Kind.SIGNAL, "The signal's name, as in POST /v1/runs/{id}/signals/{name}.", Rendering.VALUE, required=True,
+            examples=("approval",),
+        ),
+        "schema": Key(Kind.JSON_SCHEMA, "JSON Schema that the payload has to follow; another one is refused."),
+        "on_timeout": Key(
+            Kind.ON_ERROR,
+            "What follows when `timeout` has passed without the signal: `fail` (default), `continue` with null as the result,"
+            " or `{steps: […]}`, whose last output is the result.",
+            choices=("fail", "continue"),
+        ),
+    },
+    refused=_CONTAINER,
+)  # fmt: skip
+
+HTTP = StepType(
+    "Makes an HTTP request. The result is `{status, headers, body}`; a JSON body is data, another one text.",
+    {
+        "url": Key(
+            Kind.TEXT, "Where to; http or https, and no private network unless the configuration allows it.",
+            Rendering.VALUE, required=True, examples=("https://example.com/api/${input.id}",),
+        ),
+        "method": Key(
+            Kind.CHOICE, "The method (default GET).", choices=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+        ),
+        "headers": Key(Kind.OBJECT, "Headers of the request.", Rendering.VALUE),
+        "json": Key(Kind.ANY, "The body as data, sent as JSON.", Rendering.VALUE),
+        "body": Key(Kind.TEXT, "The body as text.", Rendering.VALUE),
+        "expect_status": Key(Kind.STATUSES, "The statuses that are no error, one or a list (default 200 to 299)."),
+    },
+    not_both=("json", "body"),
+)  # fmt: skip
+
+WORKFLOW = StepType(
+    "Runs another workflow as a run of its own. The result is its output; what it costs counts for this run too.",
+    {
+        "workflow": Key(Kind.NAME, "The stored workflow's name; its newest version runs.", required=True),
+        "input": Key(Kind.OBJECT, "Its input.", Rendering.VALUE),
+    },
+    refused=_CONTAINER,
+)
+
+STEP_TYPES: dict[str, StepType] = {
+    "llm": LLM,
+    "mcp_tool": MCP_TOOL,
+    "http": HTTP,
+    "set": SET,
+    "if": IF,
+    "switch": SWITCH,
+    "foreach": FOREACH,
+    "parallel": PARALLEL,
+    "while": WHILE,
+    "workflow": WORKFLOW,
+    "sleep": SLEEP,
+    "wait": WAIT,
+}
+HANDLERS = ("on_error", "on_timeout")  # keys of any step whose value may hold steps
 
 TOP_KEYS: dict[str, Key] = {
     "name": Key(Kind.NAME, "The workflow's name."),
@@ -178,11 +343,17 @@ TOP_KEYS: dict[str, Key] = {
     "budget_usd": Key(Kind.NUMBER, "The most that a run may cost, in USD.", minimum=0, maximum=1_000_000),
     "deadline": Key(Kind.DURATION, "The longest that a run may take.", examples=("1h",)),
     "steps": Key(Kind.STEPS, "What the workflow does, in order unless `needs` says otherwise.", required=True),
+    "on_failure": Key(
+        Kind.STEPS, "Steps to run when the run has failed, before it ends; `run.error` says why it failed."
+    ),
+    "finally": Key(
+        Kind.STEPS, "Steps to run at the end, whether the run succeeded or failed; not when it was cancelled."
+    ),
     "output": Key(Kind.ANY, "The run's result. Left out: the output of the last step.", Rendering.VALUE),
 }
 
 MESSAGE_ROLES = ("system", "developer", "user", "assistant")
 
-LATER_STEP_TYPES = ("agent", "http", "switch", "foreach", "parallel", "while", "workflow", "sleep", "wait")
-LATER_STEP_KEYS = ("cache", "concurrency")
-LATER_TOP_KEYS = ("on_failure", "finally", "concurrency", "schedule", "cache")
+LATER_STEP_TYPES = ("agent",)
+LATER_STEP_KEYS = ("concurrency",)
+LATER_TOP_KEYS = ("concurrency", "schedule", "cache")

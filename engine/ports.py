@@ -40,6 +40,36 @@ class Branched:
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    """A foreach (with its items), a parallel or a while begins."""
+
+    items: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeping:
+    """The step waits for some seconds, or until a time in microseconds since 1970, and then succeeds with null."""
+
+    seconds: float | None = None
+    until_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The step waits for a signal of that name."""
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """The step waits for a run of another workflow, to be started with this input."""
+
+    workflow: str
+    input: Any
+
+
+@dataclass(frozen=True, slots=True)
 class OverBudget:
     """The call's worst case does not fit into the run's budget or another one: the run pauses, the step goes back uncounted."""
 
@@ -54,7 +84,8 @@ class Throttled:
     retry_after_s: float
 
 
-Outcome = Succeeded | Failed | Skipped | Branched | OverBudget | Throttled
+GoesOn = Branched | Opened | Sleeping | Listening | Calling
+Outcome = Succeeded | Failed | Skipped | GoesOn | OverBudget | Throttled
 
 
 class StepLedger(Book, Protocol):

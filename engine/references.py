@@ -6,12 +6,13 @@ A set of steps is an integer with one bit for each, so that a plain list of thou
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from engine.drafts import Draft
-from engine.keys import TAKEN_NAMES
+from engine.drafts import Draft, Found, Scope
+from engine.keys import HANDLERS, TAKEN_NAMES
 from engine.shapes import Reading
 
 MAX_MAKERS = 100  # of one output name; keeps the pairs to compare and the references of its readers few
 _ROOTS = ("input", "run")
+_MAY = {*HANDLERS}  # branches that may run beside another one
 
 
 def resolve_needs(drafts: Sequence[Draft], base: int) -> None:
@@ -26,8 +27,8 @@ def resolve_needs(drafts: Sequence[Draft], base: int) -> None:
         draft.before = base
         for need in draft.needs:
             draft.before |= need.before | need.bit | need.inner
-        for inner in draft.branches.values():
-            resolve_needs(inner, draft.before)
+        for branch, inner in draft.branches.items():
+            resolve_needs(inner, draft.before | (draft.bit if branch in HANDLERS else 0))
 
 
 def _known_needs(draft: Draft, by_id: Mapping[str, Draft]) -> list[str]:
@@ -80,74 +81,101 @@ def _note_cycle(stuck: Sequence[Draft]) -> None:
     draft.spot.mistake(f"these steps wait for each other: {shown}")
 
 
+def everything(drafts: Sequence[Draft]) -> int:
+    """All steps of a list with all inside them."""
+    bits = 0
+    for draft in drafts:
+        bits |= draft.bit | draft.inner
+    return bits
+
+
+def check_outputs(drafts: Sequence[Draft]) -> None:
+    """Enters output names into their scopes; notes those that two steps may both set in one run."""
+    for draft in drafts:
+        if draft.output is None:
+            continue
+        makers = draft.scope.outputs.setdefault(draft.output, [])
+        clash = next((other for other in makers if not _exclusive(other, draft)), None)
+        if len(makers) == MAX_MAKERS:
+            draft.spot.entry("output").mistake(f"at most {MAX_MAKERS} steps may set the same output")
+            continue
+        if clash is not None:
+            message = f"the output '{draft.output}' is already set by the step '{clash.id}'"
+            draft.spot.entry("output").mistake(message)
+        makers.append(draft)
+
+
 class Names:
-    """What can be read in one definition: inputs, step ids, output names."""
+    """Resolves what expressions read, from the scope that they stand in outwards."""
 
-    def __init__(self, drafts: Sequence[Draft], inputs: Mapping[str, Any] | None) -> None:
+    def __init__(self, inputs: Mapping[str, Any] | None) -> None:
         self._inputs = inputs
-        self._steps = {draft.id: draft for draft in drafts if draft.named}
-        self._outputs: dict[str, list[Draft]] = {}
-        for draft in drafts:
-            if draft.output is not None:
-                self._outputs.setdefault(draft.output, []).append(draft)
-
-    def check_outputs(self) -> None:
-        """Notes output names that two steps may both set in one run."""
-        for name, makers in self._outputs.items():
-            if len(makers) > MAX_MAKERS:
-                makers[MAX_MAKERS].spot.entry("output").mistake(f"at most {MAX_MAKERS} steps may set the same output")
-            for index, maker in enumerate(makers[:MAX_MAKERS]):
-                clash = next((other for other in makers[:index] if not _exclusive(other, maker)), None)
-                if clash is not None:
-                    spot = maker.spot.entry("output")
-                    spot.mistake(f"the output '{name}' is already set by the step '{clash.id}'")
-                    break
 
     def resolve(self, draft: Draft) -> None:
-        """Checks everything that a step reads and sets its `references`."""
+        """Checks everything that a step reads and sets what it found."""
         for reading in draft.readings:
-            draft.references |= self.sources(reading, draft.before, draft)
+            draft.found.add(self.sources(reading, draft.scope, draft.before, draft))
+        inner = draft.inner_scope
+        if inner is not None:
+            for reading in draft.inner_readings:
+                draft.inner_found.add(self.sources(reading, inner, draft.before | draft.inner, draft))
 
-    def sources(self, reading: Reading, before: int, reader: Draft | None) -> set[str]:
-        """The ids of the steps that a reading takes its value from; notes a reading that cannot work."""
-        name = reading.read.name
-        match reading.read.kind:
-            case "input":
-                self._check_input(reading)
-                return set()
-            case "step":
-                makers = [self._steps[name]] if name in self._steps else []
-            case _:
-                if name in _ROOTS:
-                    return set()
-                makers = self._outputs.get(name, [])
-        if not makers:
-            self._unknown(reading)
-            return set()
-        found = {maker.id for maker in makers if maker.bit & before}
-        if not found:
-            _note(reading, _why_not(makers[0], reader))
-        return found
+    def sources(self, reading: Reading, scope: Scope, before: int, reader: Draft | None) -> Found:
+        """The steps that a reading takes its value from; notes a reading that cannot work."""
+        name, kind = reading.read.name, reading.read.kind
+        if kind == "input":
+            self._check_input(reading)
+            return Found(input=True)
+        if kind == "name" and name in ("item", "index"):
+            if not any(name in around.gives for around in scope.outwards()):
+                _note(reading, f"`{name}` is known only inside {'foreach' if name == 'item' else 'foreach and while'}")
+            return Found(item=name == "item")
+        if kind == "name" and name in _ROOTS:
+            return Found(input=name == "input")
+        for around in scope.outwards():
+            makers = _makers(around, kind, name)
+            if makers:
+                return _choose(reading, around, makers, before, reader)
+        self._unknown(reading, scope)
+        return Found()
 
     def _check_input(self, reading: Reading) -> None:
         name = reading.read.name
         if self._inputs is not None and name not in self._inputs:
             _note(reading, f"there is no input '{name[:60]}'", reading.spot.nearest(name, self._inputs))
 
-    def _unknown(self, reading: Reading) -> None:
+    def _unknown(self, reading: Reading, scope: Scope) -> None:
         name = reading.read.name
+        steps = {key: draft for around in scope.outwards() for key, draft in around.steps.items()}
         if reading.read.kind == "step":
-            _note(reading, f"there is no step '{name[:60]}'", reading.spot.nearest(name, self._steps))
-        elif name in ("item", "index"):
-            _note(reading, f"`{name}` is known only inside foreach")
+            _note(reading, f"there is no step '{name[:60]}'", reading.spot.nearest(name, steps))
         elif name in (self._inputs or {}):
             _note(reading, f"there is no '{name}'", f"input.{name}")
-        elif name in self._steps:
-            output = self._steps[name].output
+        elif name in steps:
+            output = steps[name].output
             _note(reading, f"'{name}' is a step, not an output", output or f"steps.{name}.output")
         else:
-            known = [*self._outputs, *(TAKEN_NAMES - {"item", "index"})]
+            given = {word for around in scope.outwards() for word in around.gives}
+            outputs = [output for around in scope.outwards() for output in around.outputs]
+            known = [*outputs, *(TAKEN_NAMES - {"item", "index"}), *given]
             _note(reading, f"there is no output '{name[:60]}'", reading.spot.nearest(name, known))
+
+
+def _makers(scope: Scope, kind: str, name: str) -> list[Draft]:
+    if kind == "step":
+        return [scope.steps[name]] if name in scope.steps else []
+    return scope.outputs.get(name, [])
+
+
+def _choose(reading: Reading, scope: Scope, makers: list[Draft], before: int, reader: Draft | None) -> Found:
+    """Of the makers those that have ended before the reader; in a while the others of the iteration before."""
+    found = {maker.path for maker in makers if maker.bit & before}
+    if found:
+        return Found(found)
+    if scope.repeats:
+        return Found(carried={maker.path for maker in makers})
+    _note(reading, _why_not(makers[0], reader))
+    return Found()
 
 
 def _note(reading: Reading, message: str, suggestion: str | None = None) -> None:
@@ -176,9 +204,13 @@ def _enclosing(draft: Draft) -> Iterable[Draft]:
 
 
 def _exclusive(one: Draft, other: Draft) -> bool:
-    """Whether never both run: they stand in different branches of the same step."""
+    """Whether never both run: they stand in different branches of the same step, of which it takes one."""
     sides = {draft.parent: draft.branch for draft in _chain(one)}
-    return any(draft.parent in sides and sides[draft.parent] != draft.branch for draft in _chain(other))
+    return any(
+        draft.parent in sides and sides[draft.parent] != draft.branch and not {draft.branch, sides[draft.parent]} & _MAY
+        for draft in _chain(other)
+        if draft.parent is not None
+    )
 
 
 def _chain(draft: Draft) -> Iterable[Draft]:

@@ -12,6 +12,7 @@ from engine.keys import (
     MAX_NAME,
     MESSAGE_ROLES,
     RETRY_KEYS,
+    SIGNAL_PATTERN,
     STEP_KEYS,
     STEP_TYPES,
     TAKEN_NAMES,
@@ -24,6 +25,7 @@ from engine.keys import (
 )
 
 _STEPS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/step"}}
+_STATUS: dict[str, Any] = {"type": "integer", "minimum": 100, "maximum": 599}
 _EXPRESSION: dict[str, Any] = {"type": "string", "pattern": r"\$\{"}
 _JSON_SCHEMA: dict[str, Any] = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
 _FIXED: dict[Kind, dict[str, Any]] = {
@@ -44,6 +46,9 @@ _FIXED: dict[Kind, dict[str, Any]] = {
     Kind.NAME: {"type": "string", "minLength": 1, "maxLength": 2 * MAX_NAME},
     Kind.NEEDS: {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
     Kind.OBJECT: {"type": "object"},
+    Kind.CASES: {"type": "object", "minProperties": 1, "additionalProperties": _STEPS},
+    Kind.SIGNAL: {"type": "string", "pattern": SIGNAL_PATTERN},
+    Kind.STATUSES: {"anyOf": [_STATUS, {"type": "array", "minItems": 1, "items": _STATUS}]},
     Kind.STEPS: _STEPS,
     Kind.STOP: {
         "anyOf": [
@@ -52,6 +57,7 @@ _FIXED: dict[Kind, dict[str, Any]] = {
         ]
     },
     Kind.TEXT: {"type": "string"},
+    Kind.TIME: {"type": "string"},
     Kind.MESSAGES: {"anyOf": [_EXPRESSION, {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/message"}}]},
 }
 
@@ -99,6 +105,9 @@ def _of_type(name: str, step_type: StepType) -> dict[str, Any]:
         "properties": {key: _key(value) for key, value in step_type.keys.items()},
         "required": [key for key, value in step_type.keys.items() if value.required],
     }
+    never = [[key] for key in step_type.refused] + [list(step_type.not_both)] * bool(step_type.not_both)
+    if never:
+        then["not"] = {"anyOf": [{"required": keys} for keys in never]}
     if step_type.one_of:
         then["oneOf"] = [{"required": [key]} for key in step_type.one_of]
     return {"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": then}
@@ -131,8 +140,16 @@ def _shape(key: Key) -> dict[str, Any]:
         case Kind.NUMBER | Kind.INTEGER:
             bounds = {"minimum": key.minimum, "maximum": key.maximum}
             return {"type": key.kind.value, **{word: value for word, value in bounds.items() if value is not None}}
-        case Kind.CHOICE | Kind.ON_ERROR:
+        case Kind.CHOICE:
             return {"enum": list(key.choices)}
+        case Kind.ON_ERROR:
+            steps = {
+                "type": "object",
+                "properties": {"steps": _STEPS},
+                "required": ["steps"],
+                "additionalProperties": False,
+            }
+            return {"anyOf": [{"enum": list(key.choices)}, steps]}
         case Kind.CHOICES:
             return {"type": "array", "minItems": 1, "items": {"enum": list(key.choices)}}
         case Kind.RETRY:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.definition import RetryPolicy
-from engine.durations import parse_duration
+from engine.durations import parse_duration, parse_instant_us
 from engine.json_schemas import schema_mistake
 from engine.keys import (
     EXPRESSION_WORDS,
@@ -18,6 +18,7 @@ from engine.keys import (
     MAX_NAME,
     MESSAGE_ROLES,
     RETRY_KEYS,
+    SIGNAL_PATTERN,
     TAKEN_NAMES,
     Key,
     Kind,
@@ -31,6 +32,7 @@ from engine.templates import parse_bare, parse_template, unwrap
 from engine.values import type_name
 from engine.yaml12 import Node, join_path
 
+_STATUS = Key(Kind.INTEGER, "An HTTP status.", minimum=100, maximum=599)
 _CONDITION_CONSTANTS = {True: "true", False: "false"}
 
 
@@ -221,10 +223,44 @@ def _choices(key: Key, spot: Spot) -> list[str] | None:
 
 
 def _on_error(key: Key, spot: Spot) -> str | None:
-    if spot.node.entries is not None:
-        spot.mistake("this release does not run steps in `on_error` yet; use fail or continue")
+    """`steps` stands for an object that holds them; the steps themselves are read with all others."""
+    entries = spot.node.entries
+    if entries is None:
+        return _choice(key, spot)
+    for name in entries:
+        if name != "steps":
+            spot.key_mistake(name, f"only `steps` may stand here, not '{name[:60]}'", "steps")
+    if "steps" not in entries:
+        spot.mistake("needs `steps`")
+    return "steps"
+
+
+def _signal(key: Key, spot: Spot) -> str | None:
+    value = _text(key, spot)
+    if value is not None and not re.fullmatch(SIGNAL_PATTERN, value):
+        spot.mistake("a signal's name has 1 to 100 characters of a-z, A-Z, 0-9, _, . and -")
         return None
-    return _choice(key, spot)
+    return value
+
+
+def _time(key: Key, spot: Spot) -> str | None:
+    value = _text(key, spot)
+    if value is None:
+        return None
+    try:
+        parse_instant_us(value)
+    except ValueError as error:
+        spot.mistake(str(error))
+        return None
+    return value
+
+
+def _statuses(key: Key, spot: Spot) -> list[int] | None:
+    items = [spot] if spot.node.items is None else [spot.item(index) for index in range(len(spot.node.items))]
+    if not items:
+        wrong_type(spot, "an HTTP status, or a list of them")
+        return None
+    return [status for item in items if (status := _number(_STATUS, item)) is not None and isinstance(status, int)]
 
 
 def _object(key: Key, spot: Spot) -> dict[str, Any] | None:
@@ -334,6 +370,9 @@ _CHECKS: dict[Kind, Callable[[Key, Spot], Any]] = {
     Kind.OBJECT: _object,
     Kind.ON_ERROR: _on_error,
     Kind.RETRY: _retry,
+    Kind.SIGNAL: _signal,
+    Kind.STATUSES: _statuses,
     Kind.STOP: _stop,
     Kind.TEXT: _text,
+    Kind.TIME: _time,
 }

@@ -78,6 +78,7 @@ class EventType(StrEnum):
     STEP_LOST = "step.lost"
     STEP_WAITING = "step.waiting"
     STEP_CANCELLED = "step.cancelled"
+    SIGNAL_RECEIVED = "signal.received"
 
 
 class Priority(StrEnum):

@@ -17,8 +17,17 @@ from engine.store.definitions import insert_version
 from engine.store.json_text import dumps
 from engine.store.locks import lock_name
 from engine.store.payloads import pack
-from engine.store.runs import insert_run, run_by_idempotency_key
+from engine.store.runs import RUN_COLUMNS, insert_run, run_by_idempotency_key
 from engine.transition import Ring, Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The step that starts a run, and how many runs are above it."""
+
+    run_id: str
+    step_id: str
+    depth: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,8 @@ class Submission:
     idempotency_key: str | None = None
     key_id: str | None = None
     request_id: str | None = None
+    start_us: int | None = None  # no step starts before; a time that has passed changes nothing
+    parent: Parent | None = None
 
     def fingerprint(self) -> str:
         """Equal for submissions that ask for the same."""
@@ -46,6 +57,7 @@ class Submission:
             self.budget_picousd,
             self.priority.value,
             dict(self.tags),
+            *([] if self.start_us is None else [self.start_us]),
         ]
         return hashlib.sha256(dumps(asked).encode(errors="surrogatepass")).hexdigest()
 
@@ -83,7 +95,7 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
     insert_run(tx, run, asked.tags)
     transition = Transition(tx, run, graph, now)
     transition.history.add(EventType.RUN_SUBMITTED)
-    transition.add_steps(asked.definition.steps, None, 0)
+    transition.begin()
     transition.close()
     return Submitted(run, True, tuple(transition.rings))
 
@@ -107,6 +119,7 @@ def _run_row(tx: Tx, asked: Submission, value: Any, version_id: str, now: int) -
     budget = asked.budget_picousd if asked.budget_picousd is not None else asked.definition.budget_picousd
     deadline_s = asked.definition.deadline_s
     return {
+        **dict.fromkeys(RUN_COLUMNS),
         "id": new_id(),
         "workflow_name": asked.definition.name,
         "version_id": version_id,
@@ -125,17 +138,16 @@ def _run_row(tx: Tx, asked: Submission, value: Any, version_id: str, now: int) -
         "open_steps": 0,
         "event_seq": 0,
         "created_us": now,
-        "deadline_us": None if deadline_s is None else now + int(deadline_s * 1_000_000),
-        **dict.fromkeys(
-            (
-                "output_json",
-                "output_digest",
-                "error_step",
-                "error_class",
-                "error_message",
-                "pause_reason",
-                "started_us",
-                "finished_us",
-            )
-        ),
+        "start_us": asked.start_us,
+        **({} if asked.parent is None else _child_of(asked.parent)),
+        "deadline_us": None if deadline_s is None else max(now, asked.start_us or 0) + int(deadline_s * 1_000_000),
+    }
+
+
+def _child_of(parent: Parent) -> Row:
+    return {
+        "parent_run_id": parent.run_id,
+        "parent_step_id": parent.step_id,
+        "answers_to": parent.step_id,
+        "depth": parent.depth,
     }

@@ -13,15 +13,15 @@ from engine.store.requests import abandon_requests
 from engine.store.runs import lock_run, runs_past_deadline
 from engine.store.steps import (
     any_step_due,
+    due_steps,
     end_attempt,
     get_step,
-    lock_due_steps,
     put_back_step,
     steps_held_by,
     unclaimed_steps,
-    wake_step,
 )
 from engine.store.workers import delete_worker, lapsed_workers, lock_worker
+from engine.timers import time_has_come
 from engine.transition import Ring, StepError, Transition
 
 BATCH = 200
@@ -31,11 +31,16 @@ UNCLAIMED_AFTER_US = 1_000_000  # a bell takes milliseconds; behind this one it 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep found: bells to ring, how many steps were taken back, and whether a process was declared dead."""
+    """What one sweep found: bells to ring, how many steps were taken back, whether a process was declared dead.
+
+    `more`: there was more than one transaction takes. `run_ended`: a run came to its end.
+    """
 
     rings: tuple[Ring, ...]
     reclaimed: int = 0
     buried: bool = False
+    more: bool = False
+    run_ended: bool = False
 
 
 def bury(tx: Tx, catalogue: Catalogue, worker_id: str, now: int, *, only_if_lapsed: bool) -> Swept:
@@ -71,11 +76,27 @@ def anything_due(tx: Tx, now: int) -> bool:
     return any_step_due(tx, now) or bool(runs_past_deadline(tx, now, 1))
 
 
-def wake_due(tx: Tx, now: int) -> Swept:
-    """Make steps ready whose time has come."""
+def wake_due(tx: Tx, catalogue: Catalogue, now: int) -> Swept:
+    """Go on with the steps whose time has come: retries, sleeps, waits without a signal, containers past their limit."""
     tx.point("wake_due")
-    woken = [step for step in lock_due_steps(tx, now, BATCH) if wake_step(tx, step["id"], now)]
-    return Swept(tuple(Ring(step["id"], step["priority"]) for step in woken))
+    due: dict[str, list[str]] = {}
+    found = due_steps(tx, now, BATCH)
+    for step in found:
+        due.setdefault(step["run_id"], []).append(step["id"])
+    rings: list[Ring] = []
+    ended = False
+    for run_id in sorted(due):  # whoever locks several runs locks them in this order
+        run = lock_run(tx, run_id)
+        assert run is not None
+        transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+        for step_id in due[run_id]:
+            row = get_step(tx, step_id)
+            if row is not None and not transition.ended:
+                time_has_come(transition, row)
+        transition.close()
+        rings += transition.rings
+        ended = ended or transition.ended
+    return Swept(tuple(rings), more=len(found) == BATCH, run_ended=ended)
 
 
 def overlooked(tx: Tx, now: int) -> Swept:

@@ -19,7 +19,7 @@ from engine.nearest import nearest
 MAX_EXPRESSION = 10_000
 MAX_DEPTH = 80
 STEP_FIELDS = ("output", "cost_usd", "tokens", "model", "error")
-RUN_FIELDS = ("id",)
+RUN_FIELDS = ("id", "error")
 # What ends a ${…} is found before Jinja sees the text, so its own end marks are set to something that no text holds.
 _ENVIRONMENT = Environment(variable_end_string="\x00}", block_end_string="\x00%", autoescape=False)
 _OPERATORS = (

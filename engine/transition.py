@@ -1,106 +1,46 @@
 """One transaction on one locked run: ending steps, unlocking what waited for them, ending the run.
 
-Used by every transition (submit, claim, complete, cancel ...). The caller holds the run's row lock, which is taken before any
-step's, so transitions of one run follow one another and never deadlock. `close` must be the last call.
+Used by every transition (submit, claim, complete, cancel ...). The caller holds the run's row lock. `close` must be the last call.
+A failure goes outwards to the first thing that catches it (`engine.plan.catches`); where nothing does, the run fails. Behind the
+main steps come `on_failure` and `finally`, each a phase of the run.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from engine.clock import new_id
+from engine.containers import Verdict, child_ended, open_branch, open_parts, part_value
 from engine.definition import Step
 from engine.errors import AIGatewayError
 from engine.expressions import render
-from engine.plan import Graph, lay_out
+from engine.plan import FINALLY, ON_FAILURE, PARTS, Graph, catches
+from engine.run_writer import Ring, RunWriter, StepError
 from engine.scope import scope_of
-from engine.states import AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
+from engine.states import ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
-from engine.store.events import History
 from engine.store.json_text import storable
 from engine.store.payloads import pack, unpack
-from engine.store.runs import advance_run, end_run
-from engine.store.steps import (
-    STEP_COLUMNS,
-    end_attempt,
-    end_step,
-    insert_steps,
-    one_less,
-    open_steps,
-    set_ready,
-    step_by_key,
-    steps_of_run,
-)
+from engine.store.runs import begin_phase, end_run, set_run_output
+from engine.store.steps import one_less, step_by_key
 from engine.webhook_outbox import queue_webhook
 
-MODEL_LIMIT = 200  # characters, as wide as the column
+__all__ = ["Ring", "StepError", "Transition"]
 
 _RUN_EVENT = {
     RunStatus.SUCCEEDED: EventType.RUN_SUCCEEDED,
     RunStatus.FAILED: EventType.RUN_FAILED,
     RunStatus.CANCELLED: EventType.RUN_CANCELLED,
 }
-_STEP_EVENT = {
-    StepStatus.SUCCEEDED: EventType.STEP_SUCCEEDED,
-    StepStatus.FAILED: EventType.STEP_FAILED,
-    StepStatus.SKIPPED: EventType.STEP_SKIPPED,
-    StepStatus.CANCELLED: EventType.STEP_CANCELLED,
-}
 
 
-@dataclass(frozen=True, slots=True)
-class Ring:
-    """A step that has become ready and wants its bell rung after the commit."""
-
-    step_id: str
-    priority: str
-
-
-@dataclass(frozen=True, slots=True)
-class StepError:
-    """Why a step or a run failed."""
-
-    error_class: ErrorClass
-    message: str
-
-
-class Transition:
+class Transition(RunWriter):
     """Collects what changes; `ended` tells whether the run came to its end."""
 
     def __init__(self, tx: Tx, run: Row, graph: Graph, now: int) -> None:
-        self.tx = tx
-        self.run = run
-        self.graph = graph
-        self.now = now
-        self.history = History(run, now)
-        self.rings: list[Ring] = []
-        self.ended = False
-        self._open: int = run["open_steps"]
+        super().__init__(tx, dict(run), graph, now)
 
-    def add_steps(self, steps: tuple[Step, ...], parent_key: str | None, first_position: int) -> None:
-        """Store one list of steps; those that wait on nothing are ready."""
-        rows: list[dict[str, Any]] = []
-        for new in lay_out(steps, parent_key=parent_key, first_position=first_position):
-            ready = new.waiting_on == 0
-            row: Row = dict.fromkeys(STEP_COLUMNS) | {
-                "id": new_id(),
-                "run_id": self.run["id"],
-                "key": new.key,
-                "type": new.type,
-                "parent_key": new.parent_key,
-                "position": new.position,
-                "status": (StepStatus.READY if ready else StepStatus.PENDING).value,
-                "priority": self.run["priority"],
-                "waiting_on": new.waiting_on,
-                "attempt": 0,
-                "tries": 0,
-                "losses": 0,
-                "due_us": self.now if ready else None,
-            }
-            rows.append(row)
-            if ready:
-                self.rings.append(Ring(row["id"], row["priority"]))
-        insert_steps(self.tx, rows)
-        self._open += len(rows)
+    def begin(self) -> None:
+        """The first steps of a new run."""
+        self.add_steps(self.graph.definition.steps, prefix="", parent_key=None, first_position=0)
 
     def end_step(
         self,
@@ -112,124 +52,170 @@ class Transition:
         error: StepError | None = None,
     ) -> None:
         """Write a step's end and make ready what waited for it; the last end of a list ends its container or the run."""
-        self._write_end(step, status, output, model, error)
-        if status is StepStatus.FAILED and self.graph.step(step["key"]).on_error == "fail":
+        if status is StepStatus.FAILED:
             assert error is not None
-            self.fail_run(step["key"], error)
+            self._fail(step, error)
             return
+        self.write_end(step, status, output=output, model=model)
         self._unlock(step)
 
+    def branch(self, row: Row, step: Step, branch: str | None, due_us: int | None = None) -> None:
+        """A step runs the steps of one of its branches; None: of none, and succeeds with null."""
+        verdict = Verdict() if branch is None else open_branch(self, row, step, branch, due=due_us)
+        self._judge(row, verdict)
+
+    def open(self, row: Row, step: Step, items: list[Any] | None, due_us: int | None) -> None:
+        """A foreach, a parallel or a while begins."""
+        self._judge(row, open_parts(self, row, step, items, due_us))
+
     def fail_run(self, step_key: str | None, error: StepError) -> None:
-        """End the run as failed; what is still open is cancelled."""
-        self._cancel_open_steps()
-        self._end_run(RunStatus.FAILED, step_key=step_key, error=error)
+        """What is still open is cancelled; then come `on_failure` and `finally`, where there are any, and the end."""
+        self.cancel_open()
+        self.rings.clear()
+        if self.run["error_class"] is None:
+            self.run |= {"error_step": step_key, **error.columns()}
+        definition = self.graph.definition
+        if self.run["phase"] is None and definition.on_failure:
+            self._begin_phase(ON_FAILURE, definition.on_failure)
+        elif self.run["phase"] != FINALLY and definition.finally_:
+            self._begin_phase(FINALLY, definition.finally_)
+        else:
+            self._end_run(RunStatus.FAILED)
 
     def cancel_run(self) -> None:
         """End the run as cancelled, with all that is open."""
-        self._cancel_open_steps()
+        self.cancel_open()
+        self.run |= dict.fromkeys(("error_step", "error_class", "error_message"))
         self._end_run(RunStatus.CANCELLED)
-
-    def close(self) -> None:
-        """Write the history and the run's counters."""
-        self.history.write(self.tx)
-        advance_run(self.tx, self.run["id"], self._open, self.history.seq)
 
     def reopen_steps(self, count: int) -> None:
         """Steps that had ended are open again."""
-        self._open += count
+        self.open_count += count
 
-    def _write_end(
-        self, step: Row, status: StepStatus, output: Any, model: str | None, error: StepError | None
-    ) -> None:
-        text, digest = pack(self.tx, output, self.now) if output is not None else (None, None)
-        end_step(
-            self.tx,
-            step["id"],
-            status,
-            self.now,
-            output_json=text,
-            output_digest=digest,
-            model=None if model is None else storable(model)[:MODEL_LIMIT],
-            error_class=error.error_class.value if error else None,
-            error_message=storable(error.message) if error else None,
-        )
-        self._open -= 1
-        data = {"class": error.error_class.value, "message": error.message} if error else None
-        self.history.add(_STEP_EVENT[status], step=step["key"], attempt=step["attempt"] or None, data=data)
+    def recheck(self, rows: Sequence[Row]) -> None:
+        """Containers that wait for nothing any more, the innermost first: what comes next in them is asked again."""
+        for row in sorted(rows, key=lambda each: -each["key"].count(".")):
+            if row["waiting_on"] == 0 and not self.ended:
+                self._next_in(row)
+
+    def _fail(self, row: Row, error: StepError) -> None:
+        """End what catches the failure; everything between it and the failed step is cancelled."""
+        failed_key = row["key"]
+        catcher: Row | None = row
+        while catcher is not None:
+            step = self.graph.step(catcher["key"])
+            if catches(step, catcher["type"], catcher["branch"]):
+                break
+            parent = catcher["parent_key"]
+            catcher = None if parent is None else step_by_key(self.tx, self.run["id"], parent)
+        if catcher is not row and row["type"] not in PARTS:
+            self.write_end(row, StepStatus.FAILED, error=error)
+        if catcher is None:
+            self.fail_run(failed_key, error)
+            return
+        self._catch(catcher, error)
+
+    def _catch(self, row: Row, error: StepError) -> None:
+        self.cancel_inside(row["key"])
+        step = self.graph.step(row["key"])
+        if row["type"] not in PARTS and step.on_error == "steps":
+            self._tell_waiting(row, error)
+            self._judge(row, open_branch(self, row, step, "on_error", **error.columns()))
+            return
+        self.write_end(row, StepStatus.FAILED, error=error)
+        self._unlock(row)
+
+    def _tell_waiting(self, row: Row, error: StepError) -> None:
+        data = {"class": error.error_class.value, "message": error.message, "branch": "on_error"}
+        self.history.add(EventType.STEP_WAITING, step=row["key"], attempt=row["attempt"] or None, data=data)
+
+    def _judge(self, row: Row, verdict: Verdict | None) -> None:
+        """End a container as its rule says."""
+        if verdict is None:
+            return
+        if verdict.error is not None:
+            self.cancel_inside(row["key"])
+            self._fail(row, verdict.error)
+        elif row["branch"] == "on_error" and row["type"] not in PARTS:
+            error = StepError(ErrorClass(row["error_class"]), row["error_message"])
+            self.write_end(row, StepStatus.FAILED, output=verdict.output, error=error)
+            self._unlock(row)
+        else:
+            self.end_step(row, StepStatus.SUCCEEDED, output=verdict.output)
 
     def _unlock(self, step: Row) -> None:
-        for key in self.graph.dependents(step["key"]):
+        for key in () if step["type"] in PARTS else self.graph.dependents(step["key"]):
             waiting = one_less(self.tx, self.run["id"], key)
             if waiting and waiting["waiting_on"] == 0 and waiting["status"] == StepStatus.PENDING.value:
-                set_ready(self.tx, waiting["id"], self.now)
-                self.rings.append(Ring(waiting["id"], waiting["priority"]))
+                self.make_ready(waiting)
         if step["parent_key"] is not None:
             self._child_ended(step["parent_key"])
-        elif self._open == 0:
-            self._succeed_run()
+        elif self.open_count == 0:
+            self._phase_ended()
 
     def _child_ended(self, parent_key: str) -> None:
-        waiting = one_less(self.tx, self.run["id"], parent_key)
-        if waiting is None or waiting["waiting_on"] > 0:
+        parent = one_less(self.tx, self.run["id"], parent_key)
+        if parent is not None:
+            self._next_in(parent)
+
+    def _next_in(self, row: Row) -> None:
+        step = self.graph.step(row["key"])
+        if row["type"] not in PARTS:
+            self._judge(row, child_ended(self, row, step))
+        elif row["waiting_on"] == 0:
+            self._judge(row, part_value(self, row, step))
+
+    def _phase_ended(self) -> None:
+        definition = self.graph.definition
+        if self.run["phase"] is None and not self._keep_output():
             return
-        parent = step_by_key(self.tx, self.run["id"], parent_key)
-        assert parent is not None
-        last = self._last_result(parent)
-        self.end_step(parent, StepStatus.SUCCEEDED, output=last)
+        if self.run["phase"] != FINALLY and definition.finally_:
+            self._begin_phase(FINALLY, definition.finally_)
+        else:
+            self._end_run(RunStatus.SUCCEEDED if self.run["error_class"] is None else RunStatus.FAILED)
 
-    def _last_result(self, parent: Row) -> Any:
-        """The output of the last step that ran in the container's branch."""
-        from_last = [
-            row
-            for row in reversed(steps_of_run(self.tx, self.run["id"]))
-            if row["parent_key"] == parent["key"] and row["status"] == StepStatus.SUCCEEDED.value
-        ]
-        return unpack(self.tx, from_last[0]["output_json"], from_last[0]["output_digest"]) if from_last else None
-
-    def _cancel_open_steps(self) -> None:
-        for step in open_steps(self.tx, self.run["id"]):
-            if step["status"] == StepStatus.RUNNING.value:
-                end_attempt(self.tx, step["id"], step["attempt"], AttemptStatus.CANCELLED, self.now)
-            self._write_end(step, StepStatus.CANCELLED, None, None, None)
-
-    def _succeed_run(self) -> None:
+    def _keep_output(self) -> bool:
+        """The main steps have succeeded: render the output. False where that failed, and the run with it."""
         definition = self.graph.definition
         try:
             if definition.output is None:
                 output = self._last_top_level_result()
             else:
-                scope = scope_of(self.tx, self.run, self.graph, definition.output_references)
+                scope = scope_of(self.tx, self.run, self.graph, definition.output_reads)
                 output = render(definition.output, scope)
         except AIGatewayError as error:
-            self._end_run(RunStatus.FAILED, error=StepError(ErrorClass.INVALID_OUTPUT, f"output: {error.message}"))
-            return
-        self._end_run(RunStatus.SUCCEEDED, output=output)
+            self.fail_run(None, StepError(ErrorClass.INVALID_OUTPUT, f"output: {error.message}"))
+            return False
+        text, digest = pack(self.tx, output, self.now) if output is not None else (None, None)
+        self.run |= {"output_json": text, "output_digest": digest}
+        return True
 
     def _last_top_level_result(self) -> Any:
         last = step_by_key(self.tx, self.run["id"], self.graph.definition.steps[-1].id)
         return unpack(self.tx, last["output_json"], last["output_digest"]) if last else None
 
-    def _end_run(
-        self,
-        status: RunStatus,
-        *,
-        output: Any = None,
-        step_key: str | None = None,
-        error: StepError | None = None,
-    ) -> None:
-        text, digest = pack(self.tx, output, self.now) if output is not None else (None, None)
+    def _begin_phase(self, phase: str, steps: tuple[Step, ...]) -> None:
+        self.run["phase"] = phase
+        begin_phase(self.tx, self.run, phase)
+        set_run_output(self.tx, self.run["id"], self.run["output_json"], self.run["output_digest"])
+        position = sum(len(each) for each in (self.graph.definition.steps, self.graph.definition.on_failure))
+        self.add_steps(steps, prefix="", parent_key=None, first_position=position)
+
+    def _end_run(self, status: RunStatus) -> None:
+        run = self.run
+        kept = status is RunStatus.SUCCEEDED
         values = {
             "status": status.value,
             "now": self.now,
-            "output_json": text,
-            "output_digest": digest,
-            "error_step": step_key,
-            "error_class": error.error_class.value if error else None,
-            "error_message": storable(error.message) if error else None,
+            "output_json": run["output_json"] if kept else None,
+            "output_digest": run["output_digest"] if kept else None,
+            **{name: run[name] for name in ("error_step", "error_class", "error_message")},
         }
-        end_run(self.tx, self.run["id"], values)
-        data = {"step": step_key, "class": error.error_class.value, "message": error.message} if error else None
+        end_run(self.tx, run["id"], values)
+        data = None
+        if run["error_class"] is not None:
+            data = {"step": run["error_step"], "class": run["error_class"], "message": storable(run["error_message"])}
         self.history.add(_RUN_EVENT[status], data=data)
         self.ended = True
         self.rings.clear()
-        queue_webhook(self.tx, self.run["id"], f"run.{status.value}", self.now)
+        queue_webhook(self.tx, run["id"], f"run.{status.value}", self.now)

@@ -5,12 +5,14 @@ from typing import Any
 
 from engine.clock import iso
 from engine.money import to_usd
+from engine.plan import PARTS
 from engine.states import StepStatus
 from engine.store.database import Row, Tx
 from engine.store.deliveries import attempts_of_deliveries, deliveries_of_run
 from engine.store.json_text import loads
 from engine.store.payloads import unpack
 from engine.store.requests import requests_of_run, run_sums
+from engine.store.runs import child_run_ids
 from engine.store.steps import attempts_of_run, steps_of_run
 
 
@@ -37,6 +39,9 @@ def run_view(tx: Tx, run: Row) -> dict[str, Any]:
         "budget_usd": None if run["budget_picousd"] is None else to_usd(run["budget_picousd"]),
         "priority": run["priority"],
         "tags": loads(run["tags_json"]),
+        "forked_from": run["forked_from"],
+        "parent": run["parent_run_id"],
+        "start_at": _iso(run["start_us"]),
         "created_at": iso(run["created_us"]),
         "started_at": _iso(run["started_us"]),
         "finished_at": _iso(run["finished_us"]),
@@ -71,12 +76,34 @@ def steps_view(tx: Tx, run_id: str) -> list[dict[str, Any]]:
     attempts: dict[str, list[Row]] = defaultdict(list)
     for attempt in attempts_of_run(tx, run_id):
         attempts[attempt["step_id"]].append(attempt)
-    return [_step_view(tx, step, attempts[step["id"]], calls) for step in steps_of_run(tx, run_id)]
+    rows = steps_of_run(tx, run_id)
+    parts = {row["key"]: row["parent_key"] for row in rows if row["type"] in PARTS}
+    children = child_run_ids(tx, run_id)
+    views: list[dict[str, Any]] = []
+    for row in rows:
+        if row["type"] in PARTS:
+            continue  # what it stands for is seen in the steps inside it
+        view = _step_view(tx, row, attempts[row["id"]], calls)
+        view["parent"] = parts.get(row["parent_key"], row["parent_key"])
+        views.append(view | _child_view(tx, children[row["id"]]) if row["id"] in children else view)
+    return views
+
+
+def _child_view(tx: Tx, run_id: str) -> dict[str, Any]:
+    """What a child run adds to its step: its id, and its sums."""
+    sums = run_sums(tx, run_id)
+    return {
+        "run": run_id,
+        "cost_usd": to_usd(sums["cost_picousd"]),
+        "cost_unknown_calls": sums["unknown_calls"],
+        "tokens": sums["total_tokens"],
+    }
 
 
 def _step_view(
     tx: Tx, step: Row, attempts: list[Row], calls: dict[tuple[str, int | None], list[Row]]
 ) -> dict[str, Any]:
+    waiting = step["status"] == StepStatus.WAITING.value
     own = [call for attempt in attempts for call in calls[step["key"], attempt["number"]]]
     error = None
     if step["error_class"] is not None and step["status"] != StepStatus.SUCCEEDED.value:
@@ -95,7 +122,9 @@ def _step_view(
         "latency_ms": _elapsed_ms(step["started_us"], step["finished_us"]),
         "started_at": _iso(step["started_us"]),
         "finished_at": _iso(step["finished_us"]),
-        "next_attempt_at": _iso(step["due_us"]) if step["status"] == StepStatus.WAITING.value else None,
+        "next_attempt_at": _iso(step["due_us"]) if waiting and step["waits_for"] is None else None,
+        "waits_for": step["waits_for"] if waiting else None,
+        "waits_until": _iso(step["due_us"]) if waiting and step["waits_for"] is not None else None,
         "attempts": [_attempt_view(attempt, calls[step["key"], attempt["number"]]) for attempt in attempts],
     }
 

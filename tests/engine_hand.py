@@ -152,7 +152,7 @@ class Hand:
         return self.do(lambda tx: sweeper.bury(tx, self.catalogue, worker, self.now, only_if_lapsed=only_if_lapsed))
 
     def wake(self) -> list[str]:
-        return [ring.step_id for ring in self.do(lambda tx: sweeper.wake_due(tx, self.now)).rings]
+        return [ring.step_id for ring in self.do(lambda tx: sweeper.wake_due(tx, self.catalogue, self.now)).rings]
 
 
 @contextmanager

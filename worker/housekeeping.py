@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from engine.catalogue import Catalogue
+from engine.child_runs import answer, unanswered
 from engine.clock import now_us
 from engine.errors import RetryableError
 from engine.ports import Doorbell
@@ -122,9 +123,24 @@ class Sweeper:
             log.warning("worker buried", action="bury", worker=worker_id, steps=found.reclaimed)
             self._ring(found)
         if await self._database.read(lambda tx: anything_due(tx, now_us())):
-            self._ring(await self._database.write(lambda tx: wake_due(tx, now_us())))
+            await self._wake()
             await self._database.write(lambda tx: expire_runs(tx, self._catalogue, now_us()))
+        await self._answer_steps()
         self._offer(await self._database.read(lambda tx: overlooked(tx, now_us())))
+
+    async def _wake(self) -> None:
+        """Everything whose time has come, transaction by transaction."""
+        more = True
+        while more:
+            found = await self._database.write(lambda tx: wake_due(tx, self._catalogue, now_us()))
+            self._ring(found)
+            more = found.more
+
+    async def _answer_steps(self) -> None:
+        """Steps learn of the ends of the runs they started, and children of the ends of their steps."""
+        for child in await self._database.read(unanswered):
+            rings, ended = await self._database.write(lambda tx, one=child: answer(tx, self._catalogue, one, now_us()))
+            self._ring(Swept(tuple(rings), run_ended=ended))
 
     async def _dead(self) -> list[tuple[str, bool]]:
         neighbours = await self._database.read(lambda tx: workers_on_host(tx, host_name()))
@@ -154,6 +170,8 @@ class Sweeper:
             )
 
     def _ring(self, found: Swept) -> None:
+        if found.run_ended and self._runner is not None:
+            self._runner.run_ended.set()
         for ring in found.rings:
             if self._runner is None or not self._runner.offer(ring.step_id):
                 self._doorbell.ring(ring.step_id, ring.priority)

@@ -28,10 +28,10 @@ class GuardedTarget:
     name: str
 
 
-async def resolve(url: str, *, allow_private_networks: bool) -> GuardedTarget:
-    """Resolve and check. Raises: Refused."""
+async def resolve(url: str, *, allow_private_networks: bool, param: str = "webhook_url") -> GuardedTarget:
+    """Resolve and check; `param` names the address in messages. Raises: Refused."""
     try:
-        check_address(url, allow_private_networks=allow_private_networks, param="webhook_url")
+        check_address(url, allow_private_networks=allow_private_networks, param=param)
     except UserError as error:
         raise Refused(error.message) from error
     parts = urlsplit(url)

@@ -7,7 +7,7 @@ is full, so that what is waiting stays in the queue for others.
 import asyncio
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -18,7 +18,8 @@ from engine.catalogue import Catalogue
 from engine.clock import now_us
 from engine.errors import AIGatewayError, BudgetExceeded, LimitExceeded, RetryableError
 from engine.expressions import condition
-from engine.ports import Doorbell, Failed, Job, Outcome, OverBudget, Skipped, StepExecutor, Throttled
+from engine.ports import Doorbell, Failed, Job, Outcome, OverBudget, Skipped, StepExecutor, Succeeded, Throttled
+from engine.result_cache import call_digest, recall, remember
 from engine.states import ErrorClass
 from engine.store.database import Database, Tx
 from engine.transition import Ring
@@ -168,7 +169,10 @@ class StepRunner:
             async with asyncio.timeout(limit_s):
                 if held.step.condition is not None and not condition(held.step.condition, held.scope):
                     return Skipped()
-                return await self._executors[held.step.type].execute(_job(held, book))
+                execute = self._executors[held.step.type].execute
+                if held.step.cache_s is None:
+                    return await execute(_job(held, book))
+                return await self._through_cache(_job(held, book), held.step.cache_s, execute)
         except TimeoutError:
             return Failed(
                 ErrorClass.TIMEOUT, "no result in time" if limit_s is None else f"no result within {limit_s:g} s"
@@ -184,6 +188,20 @@ class StepRunner:
         except Exception as error:
             log.error("executor failed", action="execute", exc_info=True)
             return Failed(ErrorClass.INTERNAL, f"{type(error).__name__}: {error}", final=True)
+
+    async def _through_cache(
+        self, job: Job, lifetime_s: float, execute: Callable[[Job], Awaitable[Outcome]]
+    ) -> Outcome:
+        """A result that was paid for already, or the step's own, which is kept even if its end cannot be written."""
+        digest = call_digest(job.step, job.scope, job.call_scope.key_id)
+        found = await self._database.read(lambda tx: recall(tx, digest, now_us()))
+        if found is not None:
+            log.info("result used again", action="execute", digest=digest)
+            return found
+        outcome = await execute(job)
+        if isinstance(outcome, Succeeded):
+            await write_patiently(self._database, lambda tx: remember(tx, digest, outcome, lifetime_s, now_us()))
+        return outcome
 
     async def _complete(self, held: Claimed, book: StepBook, outcome: Outcome) -> str | None:
         """Write the end; a database that is away is waited for, since the result is paid for."""

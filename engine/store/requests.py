@@ -9,7 +9,7 @@ from engine.ledger import CostSource, Intent, Settlement
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps, storable
 from engine.store.statements import Statement, one_of
-from engine.store.tables import requests
+from engine.store.tables import requests, runs
 
 _OPEN_COLUMNS = (
     "id",
@@ -88,7 +88,10 @@ _SUMS = (
     func.coalesce(func.sum(requests.c.cache_write_tokens), 0).label("cache_write_tokens"),
     func.coalesce(func.sum(requests.c.reasoning_tokens), 0).label("reasoning_tokens"),
 )
-_RUN_SUMS = Statement(select(*_SUMS).where(requests.c.run_id == bindparam("run")))
+_root = select(runs.c.id).where(runs.c.id == bindparam("run")).cte("family", recursive=True)
+_family = _root.union_all(select(runs.c.id).where(runs.c.parent_run_id == _root.c.id))
+_OF_FAMILY = requests.c.run_id.in_(select(_family.c.id))  # of a run and of those that its steps started
+_RUN_SUMS = Statement(select(*_SUMS).where(_OF_FAMILY))
 _STEP_SUMS = Statement(
     select(*_SUMS).where(requests.c.run_id == bindparam("run"), requests.c.step_id == bindparam("key"))
 )
@@ -98,7 +101,7 @@ _RUN_COMMITTED = Statement(
             func.sum(func.coalesce(requests.c.cost_picousd, requests.c.reserved_picousd, 0)),
             0,
         ).label("picousd")
-    ).where(requests.c.run_id == bindparam("run"))
+    ).where(_OF_FAMILY)
 )
 _OF_RUN = Statement(select(requests).where(requests.c.run_id == bindparam("run")).order_by(requests.c.id))
 _OF_REQUEST = Statement(select(requests).where(requests.c.request_id == bindparam("request")).order_by(requests.c.id))

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, or_, select, update
 
-from engine.states import RunStatus
+from engine.states import RUN_ENDED, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.statements import Statement, one_of
-from engine.store.tables import run_tags, runs
+from engine.store.tables import run_tags, runs, steps
 
 _INSERT = Statement(insert(runs), columns=tuple(column.name for column in runs.c))
 _INSERT_TAGS = Statement(insert(run_tags), columns=("run_id", "key", "value"))
@@ -20,6 +20,8 @@ _BEGIN = Statement(
     .where(runs.c.id == bindparam("run"))
     .values(status=RunStatus.RUNNING.value, started_us=func.coalesce(runs.c.started_us, bindparam("now")))
 )
+_ERROR = ("error_step", "error_class", "error_message")
+RUN_COLUMNS = tuple(column.name for column in runs.c)
 _SET_STATUS = Statement(
     update(runs)
     .where(runs.c.id == bindparam("run"))
@@ -47,6 +49,7 @@ _REOPEN = Statement(
     .where(runs.c.id == bindparam("run"))
     .values(
         status=RunStatus.RUNNING.value,
+        retries=func.coalesce(runs.c.retries, 0) + 1,
         pause_reason=None,
         finished_us=None,
         deadline_us=bindparam("now") + runs.c.deadline_us - runs.c.created_us,
@@ -55,11 +58,43 @@ _REOPEN = Statement(
         error_message=None,
     )
 )
+_SET_OUTPUT = Statement(
+    update(runs)
+    .where(runs.c.id == bindparam("run"))
+    .values(output_json=bindparam("output_json"), output_digest=bindparam("output_digest"))
+)
+_SET_PHASE = Statement(update(runs).where(runs.c.id == bindparam("run")).values(phase=bindparam("phase")))
+_BEGIN_PHASE = Statement(
+    update(runs)
+    .where(runs.c.id == bindparam("run"))
+    .values(
+        phase=bindparam("phase"),
+        error_step=bindparam("error_step"),
+        error_class=bindparam("error_class"),
+        error_message=bindparam("error_message"),
+    )
+)
+_ENDED = [status.value for status in sorted(RUN_ENDED)]
+_UNANSWERED = Statement(
+    select(runs.c.id, runs.c.parent_run_id)
+    .select_from(runs.join(steps, steps.c.id == runs.c.answers_to))
+    .where(
+        runs.c.answers_to.is_not(None),
+        or_(one_of(runs.c.status, _ENDED), steps.c.status != StepStatus.WAITING.value),
+    )
+    .order_by(runs.c.id)
+    .limit(bindparam("most"))
+)
+_CHILDREN = Statement(
+    select(runs.c.id, runs.c.parent_step_id).where(runs.c.parent_run_id == bindparam("run")).order_by(runs.c.id)
+)
+_STOP_ANSWERING = Statement(update(runs).where(runs.c.id == bindparam("run")).values(answers_to=None))
 _SET_BUDGET = Statement(update(runs).where(runs.c.id == bindparam("run")).values(budget_picousd=bindparam("budget")))
 _PAST_DEADLINE = Statement(
     select(runs.c.id)
     .where(
         runs.c.deadline_us <= bindparam("now"),
+        runs.c.phase.is_(None),  # what comes behind the main steps has time
         one_of(runs.c.status, [s.value for s in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)]),
     )
     .order_by(runs.c.id)  # whoever locks several runs locks them in this order
@@ -77,6 +112,18 @@ def insert_run(tx: Tx, row: Mapping[str, Any], tags: Mapping[str, str]) -> None:
 def lock_run(tx: Tx, run_id: str) -> Row | None:
     """The run's row, locked: every transition of a run takes this lock first, so that they follow one another."""
     return tx.one(_LOCK, {"run": run_id})
+
+
+def lock_runs_above(tx: Tx, run: Row) -> list[Row]:
+    """The run that started this one, the one that started that, and so on; locked from the topmost down, before this one."""
+    ids: list[str] = []
+    above = run
+    while above["parent_run_id"] is not None:
+        ids.append(above["parent_run_id"])
+        found = get_run(tx, ids[-1])
+        assert found is not None
+        above = found
+    return [locked for run_id in reversed(ids) if (locked := lock_run(tx, run_id)) is not None]
 
 
 def get_run(tx: Tx, run_id: str) -> Row | None:
@@ -109,9 +156,39 @@ def end_run(tx: Tx, run_id: str, values: Mapping[str, Any]) -> None:
     tx.run(_END, {"run": run_id, **values})
 
 
+def begin_phase(tx: Tx, run: Row, phase: str) -> None:
+    """What comes behind the main steps begins; the run's error, where it has one, is kept for its end."""
+    tx.run(_BEGIN_PHASE, {"run": run["id"], "phase": phase, **{name: run[name] for name in _ERROR}})
+
+
+def set_run_output(tx: Tx, run_id: str, output_json: str | None, output_digest: str | None) -> None:
+    """Keep the output of the main steps."""
+    tx.run(_SET_OUTPUT, {"run": run_id, "output_json": output_json, "output_digest": output_digest})
+
+
 def reopen_run(tx: Tx, run_id: str, now: int) -> None:
     """Take back a failed end; a deadline counts from now on."""
     tx.run(_REOPEN, {"run": run_id, "now": now})
+
+
+def set_run_phase(tx: Tx, run_id: str, phase: str | None) -> None:
+    """In which phase the run goes on; None: the main steps."""
+    tx.run(_SET_PHASE, {"run": run_id, "phase": phase})
+
+
+def unanswered_runs(tx: Tx, most: int) -> list[Row]:
+    """id, parent_run_id of child runs that have ended and whose step was not told, or whose step waits no more."""
+    return tx.all(_UNANSWERED, {"most": most})
+
+
+def child_run_ids(tx: Tx, run_id: str) -> dict[str, str]:
+    """The newest run that each `workflow` step of a run has started, by the step's row id."""
+    return {row["parent_step_id"]: row["id"] for row in tx.all(_CHILDREN, {"run": run_id})}
+
+
+def stop_answering(tx: Tx, run_id: str) -> None:
+    """The step that started this run knows its end, or wants no answer any more."""
+    tx.run(_STOP_ANSWERING, {"run": run_id})
 
 
 def set_run_budget(tx: Tx, run_id: str, budget_picousd: int) -> None:

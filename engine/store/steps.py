@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, func, insert, select, update
+from sqlalchemy import and_, bindparam, case, delete, func, insert, select, text, update
 
 from engine.states import AttemptStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.statements import Statement, one_of
-from engine.store.tables import attempts, runs, steps
+from engine.store.tables import ACTIVE, attempts, runs, steps
 
 _OPEN = [s.value for s in (StepStatus.PENDING, StepStatus.READY, StepStatus.RUNNING, StepStatus.WAITING)]
 _CLAIMABLE_RUNS = ["queued", "running", "waiting"]
@@ -27,10 +27,40 @@ _OF_RUN_IN_STATUS = Statement(
     .where(steps.c.run_id == bindparam("run"), steps.c.status == bindparam("status"))
     .order_by(steps.c.position)
 )
+_OPEN_COLUMNS = (
+    steps.c.id,
+    steps.c.key,
+    steps.c.type,
+    steps.c.status,
+    steps.c.attempt,
+    steps.c.branch,
+    steps.c.error_class,
+    steps.c.error_message,
+)
 _OPEN_OF_RUN = Statement(
-    select(steps.c.id, steps.c.key, steps.c.status, steps.c.attempt)
+    select(*_OPEN_COLUMNS)
     .where(steps.c.run_id == bindparam("run"), one_of(steps.c.status, _OPEN))
     .order_by(steps.c.position)
+)
+_OPEN_INSIDE = Statement(
+    select(*_OPEN_COLUMNS).where(
+        steps.c.run_id == bindparam("run"), steps.c.parent_key == bindparam("parent"), one_of(steps.c.status, _OPEN)
+    )
+)
+_INSIDE = Statement(
+    select(steps)
+    .where(steps.c.run_id == bindparam("run"), steps.c.parent_key == bindparam("parent"))
+    .order_by(steps.c.position)
+)
+_ACTIVE = Statement(select(steps.c.id).where(steps.c.run_id == bindparam("run"), text(ACTIVE)).limit(1))
+_WAITING_FOR = Statement(
+    select(steps)
+    .where(
+        steps.c.run_id == bindparam("run"),
+        steps.c.waits_for == bindparam("what"),
+        steps.c.status == StepStatus.WAITING.value,
+    )
+    .order_by(steps.c.started_us, steps.c.position)
 )
 _CLAIM = Statement(
     update(steps)
@@ -72,55 +102,84 @@ _PUT_BACK = Statement(
         error_message=bindparam("error_message"),
     )
 )
+_HANDLED = steps.c.branch == "on_error"  # its error is what its steps handle
 _REOPEN = Statement(
     update(steps)
     .where(steps.c.id == bindparam("step"))
     .values(
         status=bindparam("status"),
         due_us=bindparam("due"),
+        waits_for=bindparam("what"),
         tries=0,
         losses=0,
-        error_class=None,
-        error_message=None,
-        started_us=None,
+        error_class=case((_HANDLED, steps.c.error_class)),
+        error_message=case((_HANDLED, steps.c.error_message)),
+        started_us=bindparam("started"),
         finished_us=None,
     )
 )
-_BRANCH = Statement(
+_WAIT = Statement(
     update(steps)
     .where(steps.c.id == bindparam("step"))
     .values(
-        status=StepStatus.WAITING.value, worker_id=None, branch=bindparam("branch"), waiting_on=bindparam("children")
+        status=StepStatus.WAITING.value,
+        worker_id=None,
+        due_us=bindparam("due"),
+        waits_for=bindparam("what"),
+        branch=bindparam("branch"),
+        waiting_on=bindparam("children"),
+        error_class=bindparam("error_class"),
+        error_message=bindparam("error_message"),
     )
 )
+_SIZE = Statement(
+    update(steps)
+    .where(steps.c.id == bindparam("step"))
+    .values(
+        input_json=bindparam("input_json"),
+        input_digest=bindparam("input_digest"),
+        size=bindparam("items"),
+        waiting_on=bindparam("items"),
+    )
+)
+_PROGRESS = Statement(
+    update(steps)
+    .where(steps.c.id == bindparam("step"))
+    .values(progress=bindparam("started"), waiting_on=bindparam("open"))
+)
+_DELETE = Statement(delete(steps).where(steps.c.id == bindparam("step")))
+_RESET = Statement(
+    update(steps)
+    .where(steps.c.id == bindparam("step"))
+    .values(
+        status=bindparam("status"),
+        due_us=bindparam("due"),
+        waiting_on=bindparam("needs"),
+        **dict.fromkeys(
+            ("worker_id", "branch", "waits_for", "input_json", "input_digest", "size", "progress", "output_json",
+             "output_digest", "model", "error_class", "error_message", "started_us", "finished_us")
+        ),
+        tries=0,
+        losses=0,
+    )
+)  # fmt: skip
 _ONE_LESS = Statement(
     update(steps)
     .where(steps.c.run_id == bindparam("run"), steps.c.key == bindparam("key"))
     .values(waiting_on=steps.c.waiting_on - 1)
-    .returning(steps.c.id, steps.c.key, steps.c.waiting_on, steps.c.status, steps.c.priority)
+    .returning(steps)
 )
 _SET_READY = Statement(
     update(steps).where(steps.c.id == bindparam("step")).values(status=StepStatus.READY.value, due_us=bindparam("now"))
 )
-_WAKE = Statement(
-    update(steps)
-    .where(
-        steps.c.id == bindparam("step"),
-        steps.c.status == StepStatus.WAITING.value,
-        steps.c.due_us <= bindparam("now"),
-    )
-    .values(status=StepStatus.READY.value, due_us=bindparam("now"))
-)
 _DUE = Statement(
     select(steps.c.id).where(steps.c.status == StepStatus.WAITING.value, steps.c.due_us <= bindparam("now")).limit(1)
 )
-# Steps that a transition of their run holds are left to the next look: waiting for them here could end in a deadlock.
-_LOCK_DUE = Statement(
-    select(steps.c.id, steps.c.priority)
+_DUE_STEPS = Statement(
+    select(steps.c.id, steps.c.run_id)
     .where(steps.c.status == StepStatus.WAITING.value, steps.c.due_us <= bindparam("now"))
     .order_by(steps.c.due_us)
     .limit(bindparam("most"))
-    .with_for_update(skip_locked=True)
 )
 _UNCLAIMED = Statement(
     select(steps.c.id, steps.c.priority)
@@ -192,7 +251,7 @@ def steps_in_status(tx: Tx, run_id: str, status: StepStatus) -> list[Row]:
 
 
 def open_steps(tx: Tx, run_id: str) -> list[Row]:
-    """id, key, status, attempt of a run's steps that have not ended."""
+    """id, key, type, status, attempt, branch, error_class, error_message of a run's steps that have not ended."""
     return tx.all(_OPEN_OF_RUN, {"run": run_id})
 
 
@@ -214,18 +273,60 @@ def put_back_step(tx: Tx, step: Row, status: StepStatus, due_us: int | None, **v
     tx.run(_PUT_BACK, {**kept, **none, **values, "step": step["id"], "status": status.value, "due": due_us})
 
 
-def reopen_step(tx: Tx, step_id: str, status: StepStatus, due_us: int | None) -> None:
-    """Let an ended step start over: tries, losses and its clock begin anew, the attempt numbers go on."""
-    tx.run(_REOPEN, {"step": step_id, "status": status.value, "due": due_us})
+def reopen_step(tx: Tx, step_id: str, status: StepStatus, **values: Any) -> None:
+    """Let an ended step start over; values: due, waits_for, started. Tries and losses begin anew, the attempt numbers go on."""
+    due, waits_for, started = (values.get(name) for name in ("due", "waits_for", "started"))
+    tx.run(_REOPEN, {"step": step_id, "status": status.value, "due": due, "what": waits_for, "started": started})
 
 
-def branch_step(tx: Tx, step_id: str, branch: str, children: int) -> None:
-    """A container waits for the children of the branch it chose."""
-    tx.run(_BRANCH, {"step": step_id, "branch": branch, "children": children})
+def wait_step(tx: Tx, step_id: str, waits_for: str, **values: Any) -> None:
+    """Let a step wait; values: due, branch, children, error_class, error_message."""
+    empty = {"due": None, "branch": None, "children": 0, "error_class": None, "error_message": None}
+    tx.run(_WAIT, {**empty, **values, "step": step_id, "what": waits_for})
+
+
+def set_items(tx: Tx, step_id: str, items_json: str | None, items_digest: str | None, count: int) -> None:
+    """A foreach has its items; it waits on all of them."""
+    tx.run(_SIZE, {"step": step_id, "input_json": items_json, "input_digest": items_digest, "items": count})
+
+
+def set_progress(tx: Tx, step_id: str, started: int, open_parts: int) -> None:
+    """How many items or iterations a container has started, and on how many it waits."""
+    tx.run(_PROGRESS, {"step": step_id, "started": started, "open": open_parts})
+
+
+def reset_step(tx: Tx, step_id: str, status: StepStatus, due_us: int | None, needs: int) -> None:
+    """As if the step had never run; its attempt numbers go on."""
+    tx.run(_RESET, {"step": step_id, "status": status.value, "due": due_us, "needs": needs})
+
+
+def delete_step(tx: Tx, step_id: str) -> None:
+    """Forget a row that nobody ever claimed."""
+    tx.run(_DELETE, {"step": step_id})
+
+
+def steps_inside(tx: Tx, run_id: str, parent_key: str) -> list[Row]:
+    """The rows right inside a container, by position."""
+    return tx.all(_INSIDE, {"run": run_id, "parent": parent_key})
+
+
+def open_steps_inside(tx: Tx, run_id: str, parent_key: str) -> list[Row]:
+    """id, key, type, status, attempt, branch, error_class, error_message of the rows right inside a container that have not ended."""
+    return tx.all(_OPEN_INSIDE, {"run": run_id, "parent": parent_key})
+
+
+def any_active_step(tx: Tx, run_id: str) -> bool:
+    """Whether a worker holds or may take a step of the run."""
+    return tx.one(_ACTIVE, {"run": run_id}) is not None
+
+
+def steps_waiting_for(tx: Tx, run_id: str, what: str) -> list[Row]:
+    """A run's steps that wait for something, those that began first in front."""
+    return tx.all(_WAITING_FOR, {"run": run_id, "what": what})
 
 
 def one_less(tx: Tx, run_id: str, key: str) -> Row | None:
-    """One of the things a step waits on has ended; returns id, key, waiting_on, status, priority."""
+    """One of the things a step waits on has ended; returns the row as it is then."""
     return tx.one(_ONE_LESS, {"run": run_id, "key": key})
 
 
@@ -234,19 +335,14 @@ def set_ready(tx: Tx, step_id: str, now: int) -> None:
     tx.run(_SET_READY, {"step": step_id, "now": now})
 
 
-def wake_step(tx: Tx, step_id: str, now: int) -> bool:
-    """Make a waiting step whose time has come ready; False where that has happened already."""
-    return tx.run(_WAKE, {"step": step_id, "now": now}) == 1
-
-
 def any_step_due(tx: Tx, now: int) -> bool:
     """Whether there is a waiting step whose time has come."""
     return tx.one(_DUE, {"now": now}) is not None
 
 
-def lock_due_steps(tx: Tx, now: int, most: int) -> list[Row]:
-    """id, priority of waiting steps whose time has come, locked; those that others have locked are left out."""
-    return tx.all(_LOCK_DUE, {"now": now, "most": most})
+def due_steps(tx: Tx, now: int, most: int) -> list[Row]:
+    """id, run_id of waiting steps whose time has come."""
+    return tx.all(_DUE_STEPS, {"now": now, "most": most})
 
 
 def unclaimed_steps(tx: Tx, before: int, most: int) -> list[Row]:

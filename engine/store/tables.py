@@ -3,6 +3,8 @@
 workflows, workflow_versions   definitions: the newest text by name, and every version a run may be pinned to
 runs, run_tags                 one row a run; hot, so large inputs and outputs live in payloads
 steps, attempts                one row a step, one row a claim of it; `steps.attempt` is the fence
+signals                        what was sent to a run by name, and the step that took it
+cached_results                 results of steps with `cache`, by what was called
 events                         append-only history, numbered per run
 payloads                       large JSON values by content hash, stored once
 requests                       the ledger: one row per upstream attempt, intent first
@@ -47,6 +49,8 @@ metadata = MetaData(
 
 UNSETTLED = "status IN ('started', 'unknown')"
 """As SQL text: SQLite takes a partial index only where the query says the same word for word."""
+ACTIVE = "status IN ('ready', 'running')"
+"""The same for steps that a worker holds or may take."""
 
 
 class ReadableTime(ColumnElement[str]):
@@ -73,6 +77,11 @@ compiles(ReadableTime, "postgresql")(_on_postgresql)
 def _readable(name: str, source: str) -> Column[Any]:
     kind = Text().with_variant(TIMESTAMP(timezone=True), "postgresql")
     return Column(name, kind, Computed(ReadableTime(source), persisted=True))
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """The condition of a partial index."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
 workflows = Table(
@@ -131,9 +140,20 @@ runs = Table(
     Column("started_us", BigInteger),
     Column("finished_us", BigInteger),
     Column("deadline_us", BigInteger),
+    Column("start_us", BigInteger),  # asked for by the submission; no step is ready before
+    Column("phase", String(10)),  # on_failure | finally; null: the main steps
+    Column("retries", Integer),  # null: none
+    Column("models_json", Text),  # of a fork: models that replace those of the definition, by step path
+    Column("forked_from", String(36)),
+    Column("parent_run_id", String(36)),
+    Column("parent_step_id", String(36)),  # the `workflow` step that this run was started by
+    Column("answers_to", String(36)),  # the same, for as long as that step has not been told of the end
+    Column("depth", Integer),  # how many runs are above this one; null: none
     Index(None, "status", "id"),
     Index(None, "workflow_name", "id"),
     Index(None, "deadline_us"),
+    Index("ix_runs_parent_run_id", "parent_run_id", **_where("parent_run_id IS NOT NULL")),
+    Index("ix_runs_answers_to", "answers_to", **_where("answers_to IS NOT NULL")),
 )
 
 run_tags = Table(
@@ -154,6 +174,11 @@ steps = Table(
     Column("type", String(20), nullable=False),
     Column("parent_key", String(300)),
     Column("branch", String(100)),  # of a container: the branch it chose
+    Column("waits_for", String(120)),  # timer | children | run | signal:NAME; null: a retry or a start time
+    Column("input_json", Text),  # of a foreach its items, of an item its value
+    Column("input_digest", String(64)),
+    Column("size", Integer),  # of a foreach: how many items
+    Column("progress", Integer),  # items or iterations started so far
     Column("position", Integer, nullable=False),
     Column("status", String(20), nullable=False),
     Column("priority", String(10), nullable=False),
@@ -173,6 +198,34 @@ steps = Table(
     UniqueConstraint("run_id", "key"),
     Index(None, "status", "due_us"),
     Index(None, "worker_id", "status"),
+    Index("ix_steps_children", "run_id", "parent_key", **_where("parent_key IS NOT NULL")),
+    Index("ix_steps_waits_for", "run_id", "waits_for", **_where("waits_for IS NOT NULL")),
+    Index("ix_steps_active", "run_id", **_where(ACTIVE)),
+)
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("run_id", String(36), ForeignKey("runs.id"), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("payload_json", Text),
+    Column("payload_digest", String(64)),
+    Column("taken_by", String(300)),  # the key of the step that took it; null: it came early
+    Column("created_us", BigInteger, nullable=False),
+    Index(None, "run_id", "name"),
+)
+
+cached_results = Table(
+    "cached_results",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # of the step's type and its rendered fields
+    Column("output_json", Text),
+    Column("output_digest", String(64)),
+    Column("model", String(200)),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Index(None, "expires_us"),
 )
 
 attempts = Table(

@@ -21,6 +21,17 @@ BY_ITSELF = {
     "settle_request", "wake_due", "take_delivery", "record_delivery", "bury",
 }  # fmt: skip
 ASKED_FOR = {"cancel", "pause", "resume", "retry", "remove_workflow", "redeliver", "expire_runs", "give_back"}
+OF_STEP_TYPES = {"signal", "fork", "answer", "remember"}
+OUTER: dict[str, Any] = {
+    "name": "outer",
+    "steps": [
+        {"id": "ask", "type": "llm", "model": "up/gpt-6-luna", "prompt": "one", "cache": "1h"},
+        {"id": "wait", "type": "wait", "signal": "go"},
+        {"id": "call", "type": "workflow", "workflow": "inner"},
+        {"id": "last", "type": "set", "value": "${steps.call.output}"},
+    ],
+}
+INNER: dict[str, Any] = {"name": "inner", "steps": [{"id": "only", "type": "set", "value": "done"}]}
 WORKFLOW: dict[str, Any] = {
     "name": "three",
     "steps": [
@@ -48,7 +59,7 @@ def points_in_the_code() -> set[str]:
 
 
 def test_every_commit_point_is_killed_at() -> None:
-    assert points_in_the_code() == BY_ITSELF | ASKED_FOR
+    assert points_in_the_code() == BY_ITSELF | ASKED_FOR | OF_STEP_TYPES
 
 
 class Patient:
@@ -147,6 +158,30 @@ def test_what_people_ask_for_survives_death_at(point: str, moment: str, tmp_path
             expected = "cancelled" if point == "cancel" else "succeeded"
             run = patient.ask("GET", f"/v1/runs/{run_id}", params={"wait": 40}).json()
             assert run["status"] == expected, (run, up.logs())
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("point", sorted(OF_STEP_TYPES))
+def test_signals_children_forks_and_kept_results_survive_death_at(point: str, moment: str, tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+    crash = {"_AIGATEWAY_CRASH_AT": f"{point}:{moment}:{marker}"}
+    with OpenAIUpstream() as upstream, gateway(tmp_path / "home", config(upstream), **crash) as up:
+        patient = Patient(up)
+        patient.start_again()
+        for workflow in (INNER, OUTER):
+            patient.ask("PUT", f"/v1/workflows/{workflow['name']}", json=workflow)
+        run_id = patient.ask("POST", "/v1/runs", json={"workflow": "outer"}).json()["id"]
+        assert patient.ask("POST", f"/v1/runs/{run_id}/signals/go", json=1).status_code in (202, 409)
+        run = patient.ask("GET", f"/v1/runs/{run_id}", params={"wait": 40}).json()
+        assert (run["status"], run["output"]) == ("succeeded", "done"), (run, up.logs())
+        forked = patient.ask("POST", f"/v1/runs/{run_id}/fork", json={"from_step": "call"})
+        assert forked.status_code == 201, forked.text
+        again = patient.ask("GET", f"/v1/runs/{forked.json()['id']}", params={"wait": 40}).json()
+        assert (again["status"], again["output"]) == ("succeeded", "done"), (again, up.logs())
+        assert marker.exists(), f"nobody died at {point}"
+        in_flight = (point, moment) == ("remember", "before")  # its answer was not yet kept
+        assert upstream.control.count() == 1 + in_flight  # neither a fork nor a death behind a kept result pays again
 
 
 def ask_for(point: str, patient: Patient, run_id: str) -> None:

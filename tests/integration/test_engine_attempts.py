@@ -91,7 +91,11 @@ def test_a_claim_carries_what_execution_needs(hand: Hand) -> None:
     hand.pass_time(2)
     held = hand.claim(run_id, "first", "w7")
     assert (held.key, held.attempt, held.worker_id, held.step.id) == ("first", 1, "w7", "first")
-    assert (held.scope["input"], held.scope["run"], held.tags) == ({"a": 1}, {"id": run_id}, {"team": "x"})
+    assert (held.scope["input"], held.scope["run"], held.tags) == (
+        {"a": 1},
+        {"id": run_id, "error": None},
+        {"team": "x"},
+    )
     assert held.started_us == hand.now
     view = hand.view(run_id)
     assert (view["status"], view["started_at"]) == ("running", "2027-01-15T08:00:02.000000Z")

@@ -115,7 +115,7 @@ def test_a_model_with_an_endless_name_costs_no_answer(hand: Hand) -> None:
 
 def test_a_large_value_is_stored_once_and_referenced(hand: Hand) -> None:
     large = {"text": "ö" * INLINE_LIMIT}
-    run_id = hand.start(ONE_STEP, large)
+    run_id = hand.start(ONE_STEP.replace("value: 1", "value: '${input}'"), large)
     held = hand.claim(run_id, "only")
     assert held.scope["input"] == large
     hand.complete(held, Succeeded(large))

@@ -70,7 +70,7 @@ def test_both_take_what_is_right(data: dict[str, Any]) -> None:
     "data",
     [
         {}, {"name": "w"}, {"name": "w", "steps": []}, {"name": "W", "steps": [{"id": "a", "type": "set", "value": 1}]}, {**workflow(), "nope": 1}, {**workflow(), "finally": []}, {**workflow(), "budget_usd": -1},
-        {**workflow(), "inputs": {"x": "string"}}, {**workflow(), "inputs": {"x": {"type": "strin"}}}, workflow(id="A"), workflow(id="input"), workflow(type="foreach"), workflow(type="sett"), workflow(nope=1), workflow(prompt="x"),
+        {**workflow(), "inputs": {"x": "string"}}, {**workflow(), "inputs": {"x": {"type": "strin"}}}, workflow(id="A"), workflow(id="input"), workflow(type="foreach"), workflow(type="agent"), workflow(cache="1h"), workflow(type="sett"), workflow(nope=1), workflow(prompt="x"),
         workflow(timeout="30 s"), workflow(timeout=0), workflow(retry={"max": 1, "nope": 1}), workflow(retry={"max_attempts": 0}), workflow(retry={"errors": ["x"]}), workflow(on_error="stop"), workflow(output="item"), workflow(output="or"), workflow(needs="a"),
         llm(temperature=3), llm(temperature="hot"), llm(messages=[{"role": "user", "content": "x"}]), llm(max_tokens=0), llm(seed=1.5), llm(stop=[]), llm(schema={"type": 1}), llm(tools=[]), llm(prompt=1),
         {"name": "w", "steps": [{"id": "a", "type": "llm", "model": "m"}]}, {"name": "w", "steps": [{"id": "a", "type": "mcp_tool"}]}, {"name": "w", "steps": [{"id": "a", "type": "if", "condition": "x", "then": []}]},

@@ -29,7 +29,7 @@ def test_who_waits_for_whom() -> None:
 
 
 def test_a_list_is_laid_out_in_its_order_with_what_each_step_waits_on() -> None:
-    rows = lay_out(load(NESTED).steps, parent_key="outer", first_position=10)
+    rows = lay_out(load(NESTED).steps, prefix="", parent_key="outer", first_position=10)
     assert [(row.key, row.waiting_on, row.position, row.parent_key) for row in rows] == [
         ("a", 0, 10, "outer"),
         ("b", 0, 11, "outer"),

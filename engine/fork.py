@@ -1,0 +1,229 @@
+"""A new run that goes on from a step of an old one: every result before that step is copied, and paid for once.
+
+What comes after the step, in its own list and behind each container around it, runs anew; so does what had not ended in the
+old run. Copied rows keep results and models, but no attempts and no calls: those stay with the run that made them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from engine.catalogue import Catalogue
+from engine.clock import new_id
+from engine.definition import Step
+from engine.errors import NotFound, UserError
+from engine.inputs import check_inputs
+from engine.nearest import nearest
+from engine.plan import ITERATION, PARTS, Graph, limit_of
+from engine.run_writer import CHILDREN, Ring
+from engine.states import STEP_ENDED, EventType, RunStatus, StepStatus
+from engine.store.database import Row, Tx
+from engine.store.json_text import dumps, loads
+from engine.store.payloads import pack
+from engine.store.runs import get_run, insert_run
+from engine.store.steps import STEP_COLUMNS, insert_steps, steps_of_run
+from engine.transition import Transition
+
+_FRESH = ("worker_id", "due_us", "waits_for", "branch", "input_json", "input_digest", "size", "progress", "output_json",
+          "output_digest", "model", "error_class", "error_message", "started_us", "finished_us")  # fmt: skip
+_ENDS = ("output_json", "output_digest", "error_step", "error_class", "error_message", "pause_reason", "phase", "retries",
+         "started_us", "finished_us", "idempotency_key", "idempotency_hash", "start_us", "parent_run_id", "parent_step_id",
+         "answers_to", "depth")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """What a client asks for. `input` None: that of the old run. `models` replaces models by step id."""
+
+    from_step: str
+    input: Any = None
+    models: Mapping[str, str] | None = None
+
+
+def fork(tx: Tx, catalogue: Catalogue, run_id: str, asked: Fork, now: int) -> tuple[Row, list[Ring]]:
+    """Make the new run. Raises: NotFound; UserError for an unknown step or a wrong input, with nothing stored."""
+    tx.point("fork")
+    old = get_run(tx, run_id)
+    if old is None:
+        raise NotFound("run_not_found", f"there is no run {run_id}", param="run_id")
+    graph = catalogue.graph(tx, old["version_id"])
+    rows = {row["key"]: row for row in steps_of_run(tx, run_id) if graph.phase(row["key"]) is None}
+    _check_step(graph, rows, asked.from_step)
+    models = _models(graph, old, asked.models or {})
+    run = _new_run(tx, old, graph, asked, now) | {"models_json": dumps(models) if models else None}
+    copies = _Copies(graph, rows, asked.from_step, now).made(str(run["id"]))
+    run["open_steps"] = sum(row["status"] not in STEP_ENDED for row in copies)
+    insert_run(tx, run, loads(old["tags_json"]))
+    insert_steps(tx, copies)
+    transition = Transition(tx, run, graph, now)
+    data = {"forked_from": run_id, "from_step": asked.from_step}
+    transition.history.add(EventType.RUN_SUBMITTED, data=data)
+    transition.recheck([row for row in copies if row["status"] == StepStatus.WAITING.value])
+    transition.close()
+    rings = [Ring(row["id"], row["priority"]) for row in copies if row["status"] == StepStatus.READY.value]
+    return run, [*rings, *transition.rings]
+
+
+def with_model(step: Step, models_json: str | None) -> Step:
+    """The step with the model that a fork gave it."""
+    model = None if models_json is None else loads(models_json).get(step.path)
+    return step if model is None else replace(step, fields={**step.fields, "model": model})
+
+
+def _check_step(graph: Graph, rows: Mapping[str, Row], key: str) -> None:
+    found = rows.get(key)
+    if found is not None and found["type"] not in PARTS:
+        return
+    known = [row["key"] for row in rows.values() if row["type"] not in PARTS]
+    if any(key == path for path in graph.paths()):
+        raise UserError("step_not_reached", f"the run has not come to the step '{key}'", param="from_step")
+    near = nearest(key, known)
+    hint = f" (did you mean {near}?)" if near else f" (there is: {', '.join(known[:10])})"
+    raise UserError("unknown_step", f"the run has no step '{key[:100]}'{hint}", param="from_step")
+
+
+def _models(graph: Graph, old: Row, asked: Mapping[str, str]) -> dict[str, str]:
+    """Models by step path; those of an earlier fork stay. Raises: UserError."""
+    models: dict[str, str] = loads(old["models_json"]) if old["models_json"] else {}
+    asking = [step.path for step in graph.definition.walk() if step.type == "llm"]
+    for path, model in asked.items():
+        if path not in asking:
+            near = nearest(path, asking)
+            hint = f" (did you mean {near}?)" if near else ""
+            raise UserError("unknown_step", f"there is no llm step '{path[:100]}'{hint}", param=f"models.{path[:100]}")
+        models[path] = model
+    return models
+
+
+def _new_run(tx: Tx, old: Row, graph: Graph, asked: Fork, now: int) -> Row:
+    text, digest = old["input_json"], old["input_digest"]
+    if asked.input is not None:
+        text, digest = pack(tx, check_inputs(graph.definition, asked.input), now)
+    deadline_s = graph.definition.deadline_s
+    return old | dict.fromkeys(_ENDS) | {
+        "id": new_id(),
+        "status": RunStatus.QUEUED.value,
+        "input_json": text,
+        "input_digest": digest,
+        "event_seq": 0,
+        "created_us": now,
+        "deadline_us": None if deadline_s is None else now + int(deadline_s * 1_000_000),
+        "forked_from": old["id"],
+    }  # fmt: skip
+
+
+class _Copies:
+    """The rows of the new run."""
+
+    def __init__(self, graph: Graph, rows: Mapping[str, Row], from_key: str, now: int) -> None:
+        self._graph = graph
+        self._rows = rows
+        self._now = now
+        self._inside: dict[str | None, list[Row]] = {}
+        for row in rows.values():
+            self._inside.setdefault(row["parent_key"], []).append(row)
+        self._around = self._containers_around(from_key)
+        self._anew = {key for each in (from_key, *self._around) for key in self._after(each)} | {from_key}
+        self._dropped = self._later_iterations()
+        self._made: list[Row] = []
+
+    def made(self, run_id: str) -> list[Row]:
+        """All of them, from the outside in."""
+        self._copy_list(None, run_id)
+        return self._made
+
+    def _containers_around(self, key: str) -> list[str]:
+        found: list[str] = []
+        parent = self._rows[key]["parent_key"]
+        while parent is not None:
+            found.append(parent)
+            parent = self._rows[parent]["parent_key"]
+        return found
+
+    def _after(self, key: str) -> set[str]:
+        """All that waits for a step of a list, directly or not."""
+        found: set[str] = set()
+        pending = [] if self._rows[key]["type"] in PARTS else [key]
+        while pending:
+            for following in self._graph.dependents(pending.pop()):
+                if following in self._rows and following not in found:
+                    found.add(following)
+                    pending.append(following)
+        return found
+
+    def _later_iterations(self) -> set[str]:
+        """Of a while that is gone back into, the iterations behind the one that runs anew."""
+        dropped: set[str] = set()
+        for key in self._around:
+            row = self._rows[key]
+            if row["type"] == ITERATION:
+                siblings = self._inside[row["parent_key"]]
+                dropped |= {other["key"] for other in siblings if other["position"] > row["position"]}
+        return dropped
+
+    def _copy_list(self, parent_key: str | None, run_id: str) -> int:
+        """Copies what stands right inside a container; returns how many of it are open."""
+        open_count = 0
+        for row in self._inside.get(parent_key, ()):
+            if row["key"] not in self._dropped:
+                copy = self._copy(row, run_id)
+                self._made.append(copy)
+                open_count += copy["status"] not in STEP_ENDED
+        return open_count
+
+    def _copy(self, row: Row, run_id: str) -> Row:
+        new = {name: row[name] for name in STEP_COLUMNS} | {"id": new_id(), "run_id": run_id, "worker_id": None}
+        if row["key"] in self._anew or (row["key"] not in self._around and self._unfinished(row)):
+            return self._fresh(new)
+        if row["key"] in self._around or row["status"] not in STEP_ENDED or row["status"] == StepStatus.CANCELLED.value:
+            return self._reopened(new, run_id)
+        self._copy_list(row["key"], run_id)
+        return new
+
+    def _unfinished(self, row: Row) -> bool:
+        """A step that had no result and nothing inside it worth keeping."""
+        opened = row["waits_for"] == CHILDREN or row["branch"] is not None
+        if row["status"] == StepStatus.FAILED.value:
+            return row["type"] not in PARTS and self._graph.step(row["key"]).on_error == "fail"
+        over = row["status"] in STEP_ENDED and row["status"] != StepStatus.CANCELLED.value
+        return not over and not opened
+
+    def _fresh(self, new: Row) -> Row:
+        """As if it had never run; what it needs and has ended in the copy it does not wait for."""
+        new |= dict.fromkeys(
+            _FRESH if new["type"] not in PARTS else tuple(set(_FRESH) - {"input_json", "input_digest"})
+        )
+        new |= {"attempt": 0, "tries": 0, "losses": 0}
+        if new["type"] in PARTS:
+            return new | {"status": StepStatus.PENDING.value}
+        prefix = new["key"][: len(new["key"]) - len(self._graph.step(new["key"]).id)]
+        needs = [prefix + need for need in self._graph.step(new["key"]).needs]
+        new["waiting_on"] = sum(self._runs_anew(self._rows[need]) for need in needs)
+        ready = new["waiting_on"] == 0
+        due = self._now if ready else None
+        return new | {"status": (StepStatus.READY if ready else StepStatus.PENDING).value, "due_us": due}
+
+    def _runs_anew(self, row: Row) -> bool:
+        ended = row["status"] in STEP_ENDED and row["status"] != StepStatus.CANCELLED.value
+        return row["key"] in self._anew or row["key"] in self._around or self._unfinished(row) or not ended
+
+    def _reopened(self, new: Row, run_id: str) -> Row:
+        """A container that goes on: with what is copied inside it."""
+        started: int = new["progress"] or 0
+        if new["type"] == "while":
+            inside = [row for row in self._inside.get(new["key"], ()) if row["key"] not in self._dropped]
+            started = len([row for row in inside if row["type"] == ITERATION])
+        open_inside = self._copy_list(new["key"], run_id)
+        if new["type"] == "foreach" and new["size"] is not None:
+            made = len(self._inside.get(new["key"], ()))
+            open_inside += max(0, new["size"] - made)
+        limit = limit_of(self._graph.step(new["key"]), new["type"], self._now)
+        return new | {
+            "status": StepStatus.WAITING.value,
+            "waits_for": CHILDREN,
+            "waiting_on": open_inside,
+            "progress": started if new["progress"] is not None else None,
+            "due_us": limit,
+            "finished_us": None,
+            **dict.fromkeys(("output_json", "output_digest", "error_class", "error_message")),
+        }

@@ -1,0 +1,169 @@
+"""The shipped examples and every step type over HTTP, on real processes, the simulated provider and a real MCP server."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateway import Gateway, gateway
+from services import wait_until
+
+INVOICE = '{"total_cents": 300, "positions": [{"name": "tea", "cents": 100}, {"name": "cake", "cents": 200}]}'
+WRONG = '{"total_cents": 300, "positions": [{"name": "tea", "cents": 100}]}'
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    models = {
+        "invoice": {"reply": INVOICE},
+        "wrong": {"reply": WRONG},
+        "paid": {"reply": "ok", "input": 1, "output": 2},
+    }
+    config = {
+        "providers": {"sim": {"type": "simulated", "models": models}},
+        "models": {"local": "simulated/echo"},
+        "mcp_servers": {"git": {"command": sys.executable, "args": ["-P", "-m", "mcp_server_git"]}},
+        "webhooks": {"allow_private_networks": True},
+    }
+    with gateway(tmp_path_factory.mktemp("step-types"), config) as up:
+        up.serve(workers=2)
+        yield up
+
+
+def status_of(up: Gateway, run_id: str) -> str:
+    return str(up.http.get(f"/v1/runs/{run_id}").json()["status"])
+
+
+def waiting(up: Gateway, run_id: str) -> None:
+    wait_until(lambda: status_of(up, run_id) == "waiting", "the run waits", 20)
+
+
+def outcome(up: Gateway, steps: list[dict[str, Any]], run_input: Any = None) -> dict[str, Any]:
+    return up.finished(up.submit({"name": "inline", "steps": steps}, run_input or {}))
+
+
+def test_translate_many(up: Gateway) -> None:
+    run = up.finished(up.submit("translate-many", {"texts": [f"text {number}" for number in range(30)]}), wait_s=60)
+    assert run["status"] == "succeeded", run["error"]
+    assert [(entry["text"], entry["place"]) for entry in run["output"]] == [(f"text {n}", n) for n in range(30)]
+    steps = up.steps(run["id"])
+    assert "each[3].translate" in steps and steps["each[3].translate"]["parent"] == "each"
+    assert "each[3]" not in steps
+    calls = len(up.http.get("/v1/requests", params={"run": run["id"], "limit": 200}).json()["data"])
+    assert calls == 30
+    again = up.finished(up.submit("translate-many", {"texts": ["text 1", "text 2"]}))
+    assert [entry["translation"] for entry in again["output"]] == [e["translation"] for e in run["output"][1:3]]
+    assert up.http.get("/v1/requests", params={"run": again["id"]}).json()["data"] == []  # the results were kept
+
+
+@pytest.mark.parametrize(
+    ("payload", "sent"),
+    [({"approved": True, "text": "mine"}, "mine"), ({"approved": True}, "draft"), ({"approved": False}, None)],
+)
+def test_approve_before_send(up: Gateway, payload: Any, sent: str | None) -> None:
+    run_id = up.submit("approve-before-send", {"request": "When do you open?"})
+    waiting(up, run_id)
+    path = f"/v1/runs/{run_id}/signals"
+    wrong = up.http.post(f"{path}/approval", json={"approved": "yes"})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "payload.approved")
+    unknown = up.http.post(f"{path}/aproval", json=payload)
+    assert (unknown.status_code, "approval" in unknown.json()["error"]["message"]) == (400, True)
+    assert up.http.post(f"{path}/approval", content="{").status_code == 400
+    assert up.http.post(f"{path}/approval", json=payload).status_code == 202
+    run = up.finished(run_id)
+    assert run["output"]["sent"] == (run["output"]["draft"] if sent == "draft" else sent)
+    assert up.http.post(f"{path}/approval", json=payload).status_code == 409
+
+
+@pytest.mark.parametrize(("model", "difference", "asked"), [("sim/invoice", 0, 1), ("sim/wrong", 200, 3)])
+def test_extract_to_json(up: Gateway, model: str, difference: int, asked: int) -> None:
+    run = up.finished(up.submit("extract-to-json", {"text": "tea 1, cake 2", "model": model}))
+    assert run["status"] == "succeeded", run["error"]
+    assert run["output"]["difference"] == difference
+    assert len(up.http.get("/v1/requests", params={"run": run["id"]}).json()["data"]) == asked
+
+
+def test_code_review(up: Gateway, tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    for number in range(2):
+        (tmp_path / "notes.txt").write_text(f"note {number}\n")
+        subprocess.run([*git, "add", "."], check=True)
+        subprocess.run([*git, "commit", "-qm", f"Note number {number}"], check=True)
+    run = up.finished(up.submit("code-review", {"repository": str(tmp_path)}))
+    assert run["status"] == "succeeded", run["error"]
+    assert set(run["output"]["reviews"]) == {"correctness", "clarity"}
+    assert "note 1" in run["output"]["reviews"]["correctness"]
+    assert {"reviewers.correctness.review", "reviewers.clarity.review"} <= set(up.steps(run["id"]))
+
+
+def test_a_sleeping_run_is_woken(up: Gateway) -> None:
+    run = outcome(up, [{"id": "nap", "type": "sleep", "duration": "300ms"}, {"id": "after", "type": "set", "value": 1}])
+    assert (run["output"], run["latency_ms"] >= 300) == (1, True)
+
+
+def test_start_at(up: Gateway) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=1)
+    body = {"name": "later", "steps": [{"id": "a", "type": "set", "value": 1}]}
+    run_id = up.submit(body, {}, start_at=at.isoformat())
+    assert status_of(up, run_id) == "queued"
+    run = up.finished(run_id)
+    assert datetime.fromisoformat(run["started_at"]) >= at
+    answer = up.http.post("/v1/runs", json={"workflow": body, "start_at": "tomorrow"})
+    assert answer.status_code in (400, 422) and "start_at" in answer.text
+
+
+def test_an_http_step(up: Gateway) -> None:
+    steps = [{"id": "get", "type": "http", "url": f"{up.url}/health"}]
+    run = outcome(up, steps)
+    assert (run["output"]["status"], run["output"]["body"]["status"]) == (200, "healthy")
+    missing = [{"id": "get", "type": "http", "url": f"{up.url}/v1/runs/none", "output": "x"}]
+    assert outcome(up, missing)["error"]["message"].startswith("HTTP 404")
+    expected = [{**missing[0], "expect_status": [200, 404]}]
+    assert outcome(up, expected)["output"]["status"] == 404
+    post = {
+        "id": "post",
+        "type": "http",
+        "method": "POST",
+        "url": f"{up.url}/v1/workflows/validate",
+        "json": {"name": "x"},
+    }
+    assert outcome(up, [{**post, "expect_status": [200, 400, 422]}])["output"]["headers"]["content-type"]
+
+
+def test_a_child_run_is_rolled_up_and_cancelled_with_its_parent(up: Gateway) -> None:
+    child = {"name": "child", "steps": [{"id": "ask", "type": "llm", "model": "sim/paid", "prompt": "hi"}]}
+    assert up.http.put("/v1/workflows/child", json=child).status_code in (200, 201)
+    run = outcome(up, [{"id": "call", "type": "workflow", "workflow": "child"}])
+    step = up.steps(run["id"])["call"]
+    assert run["output"] == "ok" and run["cost_usd"] == step["cost_usd"] > 0
+    slow = {"name": "slow", "steps": [{"id": "nap", "type": "sleep", "duration": "1h"}]}
+    up.http.put("/v1/workflows/slow", json=slow)
+    parent = up.submit({"name": "parent", "steps": [{"id": "call", "type": "workflow", "workflow": "slow"}]}, {})
+    waiting(up, parent)
+    inner = up.steps(parent)["call"]["run"]
+    assert up.http.post(f"/v1/runs/{parent}/cancel").status_code == 202
+    wait_until(lambda: status_of(up, inner) == "cancelled", "the child is cancelled", 2)
+
+
+def test_a_fork_pays_for_nothing_before_its_step(up: Gateway) -> None:
+    steps = [
+        {"id": "first", "type": "llm", "model": "sim/paid", "prompt": "one", "output": "one"},
+        {"id": "second", "type": "llm", "model": "sim/paid", "prompt": "two ${one}"},
+    ]
+    run = outcome(up, steps)
+    path = f"/v1/runs/{run['id']}/fork"
+    answer = up.http.post(path, json={"from_step": "second", "models": {"second": "simulated/echo"}})
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == f"/v1/runs/{answer.json()['id']}"
+    forked = up.finished(answer.json()["id"])
+    assert (forked["output"], forked["forked_from"]) == ("two ok", run["id"])
+    calls = up.http.get("/v1/requests", params={"run": forked["id"]}).json()["data"]
+    assert [call["step_id"] for call in calls] == ["second"]
+    wrong = up.http.post(path, json={"from_step": "secnd"})
+    assert (wrong.status_code, "second" in wrong.json()["error"]["message"]) == (400, True)
+    model = up.http.post(path, json={"from_step": "second", "models": {"second": "nothing/x"}})
+    assert model.status_code in (400, 404)

@@ -1,0 +1,90 @@
+"""The `http` step reaches no private network unless it may, and never keeps more of an answer than it should."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
+
+import pytest
+
+from engine.definition import Definition, Step
+from engine.errors import UserError
+from engine.ledger import CallScope
+from engine.ports import Failed, Job, Outcome, Succeeded
+from engine.states import ErrorClass
+from worker.executors.http import MAX_ANSWER_BYTES, HttpExecutor
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status, size = (int(part) for part in self.path.strip("/").split("/"))
+        self.send_response(status)
+        self.send_header("retry-after", "7")
+        self.send_header("location", "/200/1")
+        self.end_headers()
+        self.wfile.write(b"x" * size)
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def execute(fields: dict[str, Any], *, private: bool = True) -> Outcome:
+    step = Step(id="get", path="get", type="http", needs=(), fields=fields)
+    job = Job("run", "row", "get", 1, Definition("w", (step,)), step, {"input": {}}, CallScope("r"), cast(Any, None))
+
+    async def go() -> Outcome:
+        executor = HttpExecutor(allow_private_networks=private)
+        try:
+            return await executor.execute(job)
+        finally:
+            await executor.close()
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.0.0.1", "[::1]", "169.254.169.254"])
+def test_a_private_network_is_refused(host: str) -> None:
+    outcome = execute({"url": f"http://{host}/200/1"}, private=False)
+    assert isinstance(outcome, Failed) and outcome.final
+    assert "private network" in outcome.message and "webhook_url" not in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("status", "method", "kind", "final"),
+    [
+        (429, "POST", ErrorClass.RATE_LIMIT, False), (503, "POST", ErrorClass.OVERLOADED, False), (500, "GET", ErrorClass.SERVER_ERROR, False),
+        (500, "POST", ErrorClass.SERVER_ERROR, True), (404, "GET", ErrorClass.INVALID_REQUEST, True), (401, "GET", ErrorClass.AUTH, True),
+        (302, "GET", ErrorClass.INVALID_REQUEST, True),
+    ],
+)  # fmt: skip
+def test_a_status_is_classed(url: str, status: int, method: str, kind: ErrorClass, final: bool) -> None:
+    outcome = execute({"url": f"{url}/{status}/1", "method": method})
+    assert isinstance(outcome, Failed)
+    assert (outcome.error_class, outcome.final, outcome.retry_after_s) == (kind, final, 7)
+
+
+def test_an_answer_has_an_end(url: str) -> None:
+    kept = execute({"url": f"{url}/200/{MAX_ANSWER_BYTES}"})
+    assert isinstance(kept, Succeeded) and len(kept.output["body"]) == MAX_ANSWER_BYTES
+    with pytest.raises(UserError, match="larger than"):
+        execute({"url": f"{url}/200/{MAX_ANSWER_BYTES + 1}"})
+
+
+@pytest.mark.parametrize("headers", [{"a": "b\r\nc: d"}, {"a\n": "b"}, {"a": [1]}])
+def test_a_header_that_is_none_is_refused(url: str, headers: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="header"):
+        execute({"url": f"{url}/200/1", "headers": headers})
