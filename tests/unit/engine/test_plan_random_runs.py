@@ -100,13 +100,14 @@ class Model:
     def report(self, step: Step, outcome: Outcome) -> None:
         if outcome == SLOW:
             return
+        before = self.statuses()
         self.done[step.id] = type(outcome).__name__
         if outcome == BROKEN and step.on_error == "fail":
             catcher = next((outer for outer in self._around(step) if outer.on_error == "continue"), None)
             if catcher is None:
                 self.fatal = step.id
             else:
-                self._catch(catcher)
+                self._catch(catcher, before | {step.id: "failed"})  # what stands around the failure had not ended
 
     def _around(self, step: Step) -> list[Step]:
         """The containers that a step stands in, the innermost first."""
@@ -115,8 +116,7 @@ class Model:
                 return [outer, *self._around(outer)]
         return []
 
-    def _catch(self, catcher: Step) -> None:
-        before = self.statuses()
+    def _catch(self, catcher: Step, before: Mapping[str, str]) -> None:
         inside = [step.id for branch in catcher.branches.values() for step in walk(branch)]
         self.cut |= {key for key in inside if key in before and before[key] not in ENDED}
         self.settled |= {key: before[key] for key in inside if key in before and before[key] in ENDED}
