@@ -20,6 +20,7 @@ from engine.values import (
     Bounds,
     Missing,
     Trouble,
+    equal,
     is_list,
     is_number,
     is_object,
@@ -181,7 +182,7 @@ class Evaluation:
         """Equality as JSON has it: true is not 1. Containers are measured first, so that sharing cannot make it endless."""
         if (is_list(left) and is_list(right)) or (is_object(left) and is_object(right)):
             measure(left, self.bounds)
-            return _equal(left, right)
+            return equal(left, right)
         return isinstance(left, bool) == isinstance(right, bool) and left == right
 
     def _within(self, item: Any, container: Any) -> bool:
@@ -220,7 +221,10 @@ class Evaluation:
             if node.name not in ("defined", "undefined") or not _can_miss(node.node):
                 raise
             return node.name == "undefined"
-        return TESTS[node.name](value, *[self._eval(item) for item in node.args])
+        arguments = [self._eval(item) for item in node.args]
+        for compared in (value, *arguments) if arguments else ():
+            measure(compared, self.bounds)
+        return TESTS[node.name](value, *arguments)
 
     def _range(self, node: nodes.Call) -> list[int]:
         numbers = [self._eval(item) for item in node.args]
@@ -277,16 +281,6 @@ def _look_up(value: Any, key: Any) -> Any:
         raise Missing(f"there is no index {key} in a {type_name(value)} of {len(value)}")
     hint = f"; write `| {key}`" if isinstance(key, str) and key in FILTERS else ""
     raise Missing(f"{type_name(value)} has no {'key' if isinstance(key, str) else 'index'} '{str(key)[:60]}'{hint}")
-
-
-def _equal(left: Any, right: Any) -> bool:
-    if isinstance(left, bool) != isinstance(right, bool):
-        return False
-    if is_list(left) and is_list(right):
-        return len(left) == len(right) and all(_equal(one, other) for one, other in zip(left, right, strict=True))
-    if is_object(left) and is_object(right):
-        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
-    return bool(left == right)
 
 
 def _bounded_number(value: Any) -> Any:

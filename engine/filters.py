@@ -10,55 +10,29 @@ import json
 import math
 import operator
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from engine.values import Bounds, Missing, Trouble, is_list, is_number, is_object, to_json, to_text, type_name
+from engine.filter_arguments import list_of, object_of, pick, text_of, whole_of
+from engine.list_filters import LIST_FILTERS
+from engine.text_filters import TEXT_FILTERS
+from engine.values import (
+    Bounds,
+    Missing,
+    Trouble,
+    equal,
+    is_list,
+    is_number,
+    is_object,
+    measure,
+    to_json,
+    to_text,
+    type_name,
+)
 
 _MISSING: Any = object()
 _DATE_FORMAT = re.compile(r"(?:[^%]|%[YmdHMSfjaAbBpyzZIuVG%])*")
-
-
-def _text(value: Any, name: str) -> str:
-    if isinstance(value, str):
-        return value
-    raise Trouble(f"{name} needs text, not {type_name(value)}")
-
-
-def _list(value: Any, name: str) -> Sequence[Any]:
-    if is_list(value):
-        return value
-    raise Trouble(f"{name} needs a list, not {type_name(value)}")
-
-
-def _object(value: Any, name: str) -> Mapping[str, Any]:
-    if is_object(value):
-        return value
-    raise Trouble(f"{name} needs an object, not {type_name(value)}")
-
-
-def _whole(value: Any, name: str) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise Trouble(f"{name} needs a whole number, not {type_name(value)}")
-
-
-def _pick(items: Iterable[Any], attribute: str | None, name: str) -> list[Any]:
-    if attribute is None:
-        return list(items)
-    keys = _text(attribute, f"{name}'s attribute").split(".")
-    return [_dig(item, keys, name) for item in items]
-
-
-def _dig(item: Any, keys: list[str], name: str) -> Any:
-    for key in keys:
-        found = _object(item, f"{name} by attribute")
-        if key not in found:
-            raise Missing(f"{name} finds no key '{key}' in an item")
-        item = found[key]
-    return item
 
 
 def _refuse_constant(word: str) -> NoReturn:
@@ -66,9 +40,9 @@ def _refuse_constant(word: str) -> NoReturn:
 
 
 def _fromjson(bounds: Bounds, value: Any) -> Any:
-    bounds.spend(len(_text(value, "fromjson")) // 32)
+    bounds.spend(len(text_of(value, "fromjson")) // 32)
     try:
-        found = json.loads(_text(value, "fromjson"), parse_constant=_refuse_constant)
+        found = json.loads(text_of(value, "fromjson"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise Trouble(f"fromjson needs JSON text ({str(error)[:80]})") from None
     check = json.dumps(found, ensure_ascii=False)
@@ -80,7 +54,7 @@ def _fromjson(bounds: Bounds, value: Any) -> Any:
 
 
 def _tojson(bounds: Bounds, value: Any, indent: int | None = None) -> str:
-    if indent is not None and not 0 <= _whole(indent, "tojson's indent") <= 8:
+    if indent is not None and not 0 <= whole_of(indent, "tojson's indent") <= 8:
         raise Trouble("tojson's indent must be between 0 and 8")
     return to_json(value, bounds, indent)
 
@@ -91,64 +65,10 @@ def _length(bounds: Bounds, value: Any) -> int:
     raise Trouble(f"length needs text, a list or an object, not {type_name(value)}")
 
 
-def _truncate(bounds: Bounds, value: Any, length: int = 255, killwords: bool = False, end: str = "...") -> str:
-    text, room = _text(value, "truncate"), _whole(length, "truncate's length") - len(_text(end, "truncate's end"))
-    if room < 0:
-        raise Trouble("truncate's length is shorter than its end")
-    if len(text) <= length:
-        return text
-    kept = text[:room]
-    return (kept if killwords else kept.rsplit(" ", 1)[0]) + end
-
-
-def _join(bounds: Bounds, value: Any, d: str = "", attribute: str | None = None) -> str:
-    parts: list[str] = []
-    size, between = 0, len(_text(d, "join's separator"))
-    for item in _pick(_list(value, "join"), attribute, "join"):
-        parts.append(to_text(item, bounds))
-        size += len(parts[-1]) + between
-        bounds.check_size(size - between)
-    return d.join(parts)
-
-
-def _slugify(bounds: Bounds, value: Any) -> str:
-    bounds.spend(len(_text(value, "slugify")) // 16)
-    plain = unicodedata.normalize("NFKD", _text(value, "slugify")).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", plain.lower()).strip("-")
-
-
-def _upper(bounds: Bounds, value: Any) -> str:
-    return _text(value, "upper").upper()
-
-
-def _lower(bounds: Bounds, value: Any) -> str:
-    return _text(value, "lower").lower()
-
-
-def _trim(bounds: Bounds, value: Any, chars: str | None = None) -> str:
-    return _text(value, "trim").strip(None if chars is None else _text(chars, "trim's characters"))
-
-
-def _end(value: Any, index: int, name: str) -> Any:
-    if not isinstance(value, str) and not is_list(value):
-        raise Trouble(f"{name} needs a list or text, not {type_name(value)}")
-    if not value:
-        raise Missing(f"{name} finds nothing: the {type_name(value)} is empty")
-    return value[index]
-
-
-def _first(bounds: Bounds, value: Any) -> Any:
-    return _end(value, 0, "first")
-
-
-def _last(bounds: Bounds, value: Any) -> Any:
-    return _end(value, -1, "last")
-
-
 def _round(bounds: Bounds, value: Any, precision: int = 0, method: str = "common") -> float:
     if not is_number(value):
         raise Trouble(f"round needs a number, not {type_name(value)}")
-    if not -15 <= _whole(precision, "round's precision") <= 15:
+    if not -15 <= whole_of(precision, "round's precision") <= 15:
         raise Trouble("round's precision must be between -15 and 15")
     if method == "common":
         return float(round(value, precision))
@@ -162,7 +82,7 @@ def _int(bounds: Bounds, value: Any, default: Any = _MISSING) -> Any:
     try:
         if is_number(value):
             return int(value)
-        return int(_text(value, "int").strip()) if len(value) < 32 else int("")
+        return int(text_of(value, "int").strip()) if len(value) < 32 else int("")
     except (ValueError, OverflowError):
         return _or_default(default, "int needs a number or text that is a whole number")
 
@@ -170,7 +90,7 @@ def _int(bounds: Bounds, value: Any, default: Any = _MISSING) -> Any:
 def _float(bounds: Bounds, value: Any, default: Any = _MISSING) -> Any:
     number = math.nan
     try:
-        number = float(value if is_number(value) else _text(value, "float"))
+        number = float(value if is_number(value) else text_of(value, "float"))
     except (ValueError, OverflowError):
         pass
     return number if math.isfinite(number) else _or_default(default, "float needs a number or text that is one")
@@ -186,79 +106,13 @@ def _string(bounds: Bounds, value: Any) -> str:
     return to_text(value, bounds)
 
 
-def _sum(bounds: Bounds, value: Any, attribute: str | None = None, start: float = 0) -> float:
-    total = start
-    for item in _pick(_list(value, "sum"), attribute, "sum"):
-        if not is_number(item):
-            raise Trouble(f"sum needs numbers, not {type_name(item)}")
-        total += item
-    return total
-
-
-def _comparable(items: Sequence[Any], name: str) -> None:
-    kinds = {type_name(item) for item in items}
-    if kinds - {"number"} and kinds - {"text"}:
-        raise Trouble(f"{name} needs numbers alone or texts alone, not {' and '.join(sorted(kinds))}")
-
-
-def _extreme(choose: Callable[..., Any], value: Any, attribute: str | None, name: str) -> Any:
-    items = _list(value, name)
-    if not items:
-        raise Missing(f"{name} finds nothing: the list is empty")
-    keys = _pick(items, attribute, name)
-    _comparable(keys, name)
-    return items[choose(range(len(items)), key=keys.__getitem__)]
-
-
-def _min(bounds: Bounds, value: Any, attribute: str | None = None) -> Any:
-    return _extreme(min, value, attribute, "min")
-
-
-def _max(bounds: Bounds, value: Any, attribute: str | None = None) -> Any:
-    return _extreme(max, value, attribute, "max")
-
-
-def _sort(bounds: Bounds, value: Any, reverse: bool = False, attribute: str | None = None) -> list[Any]:
-    items = _list(value, "sort")
-    keys = _pick(items, attribute, "sort")
-    _comparable(keys, "sort")
-    bounds.spend(len(items))
-    return [items[index] for index in sorted(range(len(items)), key=keys.__getitem__, reverse=bool(reverse))]
-
-
-def _unique(bounds: Bounds, value: Any, attribute: str | None = None) -> list[Any]:
-    items = _list(value, "unique")
-    bounds.spend(len(items))
-    kept: dict[str, Any] = {}
-    for key, item in zip(_pick(items, attribute, "unique"), items, strict=True):
-        kept.setdefault(to_json(key, bounds), item)
-    return list(kept.values())
-
-
-def _reverse(bounds: Bounds, value: Any) -> Any:
-    return value[::-1] if isinstance(value, str) else list(reversed(_list(value, "reverse")))
-
-
-def _replace(bounds: Bounds, value: Any, old: str, new: str, count: int = -1) -> str:
-    text, before, after = _text(value, "replace"), _text(old, "replace"), _text(new, "replace")
-    found = text.count(before) if count < 0 else min(text.count(before), _whole(count, "replace's count"))
-    bounds.check_size(len(text) + found * (len(after) - len(before)))
-    return text.replace(before, after, count)
-
-
-def _split(bounds: Bounds, value: Any, sep: str | None = None, maxsplit: int = -1) -> list[str]:
-    parts = _text(value, "split").split(None if sep is None else _text(sep, "split's separator"), maxsplit)
-    bounds.spend(len(parts))
-    return parts
-
-
 def _date(bounds: Bounds, value: Any, format: str = "%Y-%m-%d") -> str:  # the keyword is part of the language
-    if not _DATE_FORMAT.fullmatch(_text(format, "date's format")):
+    if not _DATE_FORMAT.fullmatch(text_of(format, "date's format")):
         raise Trouble("date's format has a directive that is not known")
     try:
         if is_number(value):
             return datetime.fromtimestamp(value, UTC).strftime(format)
-        return datetime.fromisoformat(_text(value, "date")).strftime(format)
+        return datetime.fromisoformat(text_of(value, "date")).strftime(format)
     except (ValueError, OverflowError, OSError):
         raise Trouble("date needs ISO 8601 text or seconds since 1970") from None
 
@@ -269,34 +123,21 @@ def _abs(bounds: Bounds, value: Any) -> float:
     return abs(value)
 
 
-def _map(bounds: Bounds, value: Any, attribute: str) -> list[Any]:
-    return _pick(_list(value, "map"), attribute, "map")
-
-
 def _keys(bounds: Bounds, value: Any) -> list[str]:
-    return list(_object(value, "keys"))
+    return list(object_of(value, "keys"))
 
 
 def _values(bounds: Bounds, value: Any) -> list[Any]:
-    return list(_object(value, "values").values())
+    return list(object_of(value, "values").values())
 
 
 def _items(bounds: Bounds, value: Any) -> list[list[Any]]:
-    return [[key, item] for key, item in _object(value, "items").items()]
+    return [[key, item] for key, item in object_of(value, "items").items()]
 
 
 def _default(bounds: Bounds, value: Any, default_value: Any = "", boolean: bool = False) -> Any:
     """What is given where the value is there; the evaluator answers for a missing one."""
     return default_value if boolean and not value else value
-
-
-FILTERS: dict[str, Callable[..., Any]] = {
-    "abs": _abs, "date": _date, "default": _default, "first": _first, "float": _float, "fromjson": _fromjson,
-    "int": _int, "items": _items, "join": _join, "json": _tojson, "keys": _keys, "last": _last, "length": _length,
-    "lower": _lower, "map": _map, "max": _max, "min": _min, "replace": _replace, "reverse": _reverse, "round": _round,
-    "slugify": _slugify, "sort": _sort, "split": _split, "string": _string, "sum": _sum, "tojson": _tojson,
-    "trim": _trim, "truncate": _truncate, "unique": _unique, "upper": _upper, "values": _values,
-}  # fmt: skip
 
 
 def _divisible(value: Any, by: int) -> bool:
@@ -338,11 +179,128 @@ def _is_missing(value: Any) -> bool:
     return not _is_there(value)
 
 
+def _ordered(compare: Callable[[Any, Any], bool], value: Any, other: Any) -> bool:
+    if (is_number(value) and is_number(other)) or (isinstance(value, str) and isinstance(other, str)):
+        return compare(value, other)
+    raise Trouble(f"this test cannot compare {type_name(value)} and {type_name(other)}")
+
+
+def _greater(value: Any, than: Any) -> bool:
+    return _ordered(operator.gt, value, than)
+
+
+def _at_least(value: Any, than: Any) -> bool:
+    return _ordered(operator.ge, value, than)
+
+
+def _less(value: Any, than: Any) -> bool:
+    return _ordered(operator.lt, value, than)
+
+
+def _at_most(value: Any, than: Any) -> bool:
+    return _ordered(operator.le, value, than)
+
+
+def _differs(value: Any, other: Any) -> bool:
+    return not equal(value, other)
+
+
+def _is_in(value: Any, container: Any) -> bool:
+    if isinstance(container, str):
+        return isinstance(value, str) and value in container
+    if is_object(container):
+        return isinstance(value, str) and value in container
+    if is_list(container):
+        return any(equal(value, item) for item in container)
+    raise Trouble(f"this test needs a list, an object or text, not {type_name(container)}")
+
+
 TESTS: dict[str, Callable[..., bool]] = {
+    "eq": equal, "equalto": equal, "ne": _differs, "gt": _greater, "greaterthan": _greater, "ge": _at_least,
+    "lt": _less, "lessthan": _less, "le": _at_most, "in": _is_in,
     "boolean": _is_boolean, "defined": _is_there, "divisibleby": _divisible, "even": _is_even,
     "false": functools.partial(operator.is_, False), "float": _is_float, "integer": _is_integer, "mapping": is_object,
     "none": functools.partial(operator.is_, None), "number": is_number, "odd": _is_odd, "sequence": is_list,
     "string": _is_text, "true": functools.partial(operator.is_, True), "undefined": _is_missing,
+}  # fmt: skip
+
+
+def _map(bounds: Bounds, value: Any, filter: str | None = None, *args: Any, **named: Any) -> list[Any]:
+    """Each item's `attribute`, or what a filter makes of each item, as Jinja's own does."""
+    items = list_of(value, "map")
+    bounds.spend(len(items))
+    if filter is None:
+        return _attributes(items, **named)
+    if text_of(filter, "map's filter") not in FILTERS or filter in _OF_ITEMS:
+        raise Trouble(f"map cannot use '{filter[:60]}'; write map(attribute='{filter[:60]}') for a key of each item")
+    made: list[Any] = []
+    size = 0
+    for item in items:
+        bounds.handle(item)
+        made.append(FILTERS[filter](bounds, item, *args, **named))
+        bounds.handle(made[-1])
+        size += len(made[-1]) if isinstance(made[-1], str) else 1
+        bounds.check_size(size)
+    return made
+
+
+def _attributes(items: Sequence[Any], attribute: str | None = None, default: Any = _MISSING) -> list[Any]:
+    if attribute is None:
+        raise Trouble("map needs a filter, or attribute='key'")
+    if default is _MISSING:
+        return pick(items, attribute, "map")
+    return [_found(item, attribute, default) for item in items]
+
+
+def _found(item: Any, attribute: str, default: Any) -> Any:
+    try:
+        return pick([item], attribute, "map")[0]
+    except Missing:
+        return default
+
+
+def _chosen(bounds: Bounds, tested: Sequence[Any], test: str | None, args: tuple[Any, ...]) -> list[bool]:
+    bounds.spend(len(tested))
+    if test is None:
+        return [bool(item) for item in tested]
+    if text_of(test, "a test's name") not in TESTS:
+        raise Trouble(f"there is no test '{test[:60]}'")
+    for value in (*tested, *args):
+        measure(value, bounds)  # comparing goes through all of it
+    return [TESTS[test](item, *args) for item in tested]
+
+
+def _select(bounds: Bounds, value: Any, test: str | None = None, *args: Any) -> list[Any]:
+    items = list_of(value, "select")
+    return [item for item, fits in zip(items, _chosen(bounds, items, test, args), strict=True) if fits]
+
+
+def _reject(bounds: Bounds, value: Any, test: str | None = None, *args: Any) -> list[Any]:
+    items = list_of(value, "reject")
+    return [item for item, fits in zip(items, _chosen(bounds, items, test, args), strict=True) if not fits]
+
+
+def _selectattr(bounds: Bounds, value: Any, attribute: str, test: str | None = None, *args: Any) -> list[Any]:
+    items = list_of(value, "selectattr")
+    tested = [_found(item, text_of(attribute, "selectattr's attribute"), None) for item in items]
+    return [item for item, fits in zip(items, _chosen(bounds, tested, test, args), strict=True) if fits]
+
+
+def _rejectattr(bounds: Bounds, value: Any, attribute: str, test: str | None = None, *args: Any) -> list[Any]:
+    items = list_of(value, "rejectattr")
+    tested = [_found(item, text_of(attribute, "rejectattr's attribute"), None) for item in items]
+    return [item for item, fits in zip(items, _chosen(bounds, tested, test, args), strict=True) if not fits]
+
+
+_OF_ITEMS = frozenset(
+    {"map", "select", "reject", "selectattr", "rejectattr"}
+)  # none inside another: work stays bounded
+FILTERS: dict[str, Callable[..., Any]] = {
+    **TEXT_FILTERS, **LIST_FILTERS,
+    "abs": _abs, "count": _length, "date": _date, "default": _default, "float": _float, "fromjson": _fromjson, "int": _int,
+    "items": _items, "json": _tojson, "keys": _keys, "length": _length, "map": _map, "reject": _reject,
+    "rejectattr": _rejectattr, "round": _round, "select": _select, "selectattr": _selectattr, "string": _string,
+    "tojson": _tojson, "values": _values,
 }  # fmt: skip
 
 FILTER_SIGNATURES = {name: inspect.signature(function) for name, function in FILTERS.items()}

@@ -26,6 +26,11 @@ _OPERATORS = (
     nodes.Add, nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Concat, nodes.And, nodes.Or, nodes.Not,
     nodes.Neg, nodes.Pos, nodes.Compare, nodes.Operand,
 )  # fmt: skip
+_APPLIES: dict[str, tuple[int, str, dict[str, Any]]] = {  # filters that take another's name, and where
+    "map": (0, "filter", FILTER_SIGNATURES),
+    **dict.fromkeys(("select", "reject"), (0, "test", TEST_SIGNATURES)),
+    **dict.fromkeys(("selectattr", "rejectattr"), (1, "test", TEST_SIGNATURES)),
+}
 _LITERALS = (nodes.Tuple, nodes.List, nodes.Dict, nodes.Pair, nodes.Keyword, nodes.Slice)
 
 
@@ -212,6 +217,17 @@ class _Inspection:
                 table[node.name].bind(*[None] * (leading + len(node.args)), **named)
             except TypeError as error:
                 self._problem(f"the {kind} {node.name} has {str(error)[:100]}")
+            self._applied(node)
+
+    def _applied(self, node: nodes.Filter | nodes.Test) -> None:
+        """Notes a filter or test that another filter applies to items and that there is not."""
+        if node.name not in _APPLIES or len(node.args) <= _APPLIES[node.name][0]:
+            return
+        place, kind, table = _APPLIES[node.name]
+        named = node.args[place]
+        if isinstance(named, nodes.Const) and isinstance(named.value, str) and named.value not in table:
+            hint = " (for a key of each item write map(attribute='…'))" if node.name == "map" else ""
+            self._problem(f"there is no {kind} '{named.value[:60]}'{hint}", nearest(named.value, table))
 
     def _literal(self, value: object) -> None:
         if isinstance(value, float) and not math.isfinite(value):

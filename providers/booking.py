@@ -14,12 +14,13 @@ from engine.clock import Clock, new_id
 from engine.errors import AIGatewayError
 from engine.ledger import Book, CallKind, CallScope, CostSource, Intent, Settlement, Usage
 from engine.states import ErrorClass
+from engine.token_estimate import BYTES_PER_TOKEN
 from providers.errors import ProviderError
 from providers.pricing import DEFAULT_MAX_TOKENS, PriceBook
 from providers.provider import Answer, AttemptInfo, Chunk, Json, ProviderType
 from providers.routing import Candidate, Route
 from providers.shapes import as_count, as_object, as_objects
-from providers.usage import BYTES_PER_TOKEN, estimate_prompt_tokens
+from providers.usage import estimate_prompt_tokens
 from providers.wording import Request, Wording
 
 _TEXT_KEYS = ("content", "reasoning_content", "reasoning", "refusal")

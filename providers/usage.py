@@ -5,10 +5,10 @@ from typing import Any
 
 from engine.ledger import Usage
 from engine.money import to_picousd
+from engine.token_estimate import estimate_tokens
 from providers.provider import Json
 from providers.shapes import as_count, as_list, as_object
 
-BYTES_PER_TOKEN = 4  # English prose; UTF-8 bytes rather than characters, so that other scripts are not undercounted
 IMAGE_TOKENS = 1000  # about what a full-size picture costs; its base64 text is not read as tokens
 MESSAGE_TOKENS = 4  # the frame around each message
 _PROMPT_KEYS = ("input", "system", "instructions", "tools", "response_format", "output_config", "text")
@@ -62,11 +62,6 @@ def reported_cost_picousd(told: Any) -> int | None:
     except InvalidOperation:
         return None
     return to_picousd(usd) if usd.is_finite() and usd >= 0 else None
-
-
-def estimate_tokens(text: str) -> int:
-    """About how many tokens a text has; 0 for an empty one, at least 1 otherwise."""
-    return -(-len(text.encode("utf-8", "surrogatepass")) // BYTES_PER_TOKEN)
 
 
 def estimate_prompt_tokens(body: Json) -> int:

@@ -8,11 +8,12 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from engine.filters import FILTERS, TESTS
 from engine.keys import RETRY_KEYS, STEP_KEYS, STEP_TYPES, TOP_KEYS
 from engine.loader import load
 from engine.schema import language_schema
 
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "language.md").read_text()
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "language.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", DOCUMENT, re.M | re.S)
 VALIDATOR = Draft202012Validator(language_schema())
 
@@ -45,3 +46,8 @@ def steps_in(value: Any) -> list[dict[str, Any]]:
         return []
     own = [value] if "id" in value and "type" in value else []
     return own + [step for inner in value.values() for step in steps_in(inner)]
+
+
+@pytest.mark.parametrize("name", sorted({*FILTERS, *TESTS}))
+def test_every_filter_and_test_is_named(name: str) -> None:
+    assert f"`{name}`" in DOCUMENT
