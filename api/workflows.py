@@ -15,8 +15,10 @@ from engine.definition import Definition
 from engine.errors import NotFound, UserError
 from engine.loader import load
 from engine.schema import language_schema
+from engine.store.database import Tx
 from engine.store.definitions import list_versions, list_workflows
 from engine.views import workflow_view
+from engine.workflow_graph import workflow_graph
 from engine.workflows import find, put, remove
 
 _YAML_BODY = {
@@ -55,6 +57,15 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
         if "yaml" in request.headers.get("accept", ""):
             return Response(row["config_yaml"], media_type="application/yaml")
         return JSONResponse(workflow_view(row))
+
+    @router.get("/v1/workflows/{name}/graph", summary="A definition as nodes and edges, and as Mermaid text")
+    async def graph(name: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        def read(tx: Tx) -> dict[str, Any]:
+            version = find(tx, name)
+            definition = services.catalogue.graph(tx, version["id"]).definition
+            return {"version": version["version"], **workflow_graph(definition)}
+
+        return await services.database.read(read)
 
     @router.get("/v1/workflows/{name}/versions", summary="All versions of a definition, newest first")
     async def versions(name: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]

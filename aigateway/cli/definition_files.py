@@ -9,6 +9,13 @@ from engine.errors import Mistake, UserError
 from engine.loader import load
 from engine.mistakes import describe
 
+_ENDINGS = (".yaml", ".yml", ".json")
+
+
+def is_file(name: str) -> bool:
+    """Whether an argument means a file rather than a stored workflow's name."""
+    return name.endswith(_ENDINGS) or "/" in name
+
 
 def check(file: Path) -> tuple[str, list[Mistake]]:
     """The file's text and all mistakes in it. Raises: BadParameter where it cannot be read."""

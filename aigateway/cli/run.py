@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 # Imports inside functions: the HTTP client, pydantic and rich cost more than a command's --help may take.
 # ruff: noqa: PLC0415
 
-_FILES = (".yaml", ".yml", ".json")
-
 
 def register(app: typer.Typer) -> None:
     """Adds the command to the program."""
@@ -44,18 +42,16 @@ def run(
     config: ConfigOption = None,
 ) -> None:
     """Submits a run and shows its progress; the output goes to stdout. Ctrl-C detaches, the run goes on."""
+    from aigateway.cli.definition_files import is_file
+
     values = parse_inputs(inputs)
-    definition = _read(name_or_file) if _is_file(name_or_file) else None
+    definition = _read(name_or_file) if is_file(name_or_file) else None
     with _server(config, detach=detach) as (client, embedded):
         submitted = _submit(client, name_or_file, definition, values)
         if detach:
             print_json(submitted) if as_json else typer.echo(submitted["id"])
             return
         _watch(client, submitted["id"], _view(follow=follow, as_json=as_json), as_json=as_json, embedded=embedded)
-
-
-def _is_file(name: str) -> bool:
-    return name.endswith(_FILES) or "/" in name
 
 
 def _read(name: str) -> dict[str, Any]:

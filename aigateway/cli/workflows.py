@@ -90,3 +90,28 @@ def push(*, files: FilesArgument, as_json: JsonOption = False, config: ConfigOpt
         return
     for entry in stored:
         typer.echo(f"{entry['name']} version {entry['version']}")
+
+
+@group.command(epilog="Example: aigateway workflows graph research-assistant")
+def graph(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A stored workflow, or a file with one.")],
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Mermaid text, which Markdown viewers draw.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Draws a definition: what waits for what, and what stands inside what. A file needs no server."""
+    from aigateway.cli.definition_files import is_file, read_definition
+    from aigateway.client import path
+    from aigateway.workflow_tree import workflow_tree
+    from engine.workflow_graph import workflow_graph
+
+    if is_file(name):
+        found = workflow_graph(read_definition(Path(name)))
+    else:
+        with connect(config) as client:
+            found = client.get(path("workflows", name, "graph"))
+    if as_json:
+        print_json(found)
+    else:
+        typer.echo(found["mermaid"].rstrip("\n") if mermaid else workflow_tree(found))

@@ -316,6 +316,11 @@ def test_versions_are_pinned(up: Gateway) -> None:
     assert changed.status_code == 200 and changed.json()["version"] == 2
     versions = up.http.get("/v1/workflows/pinned/versions").json()["data"]
     assert [row["version"] for row in versions] == [2, 1]
+    graph = up.http.get("/v1/workflows/pinned/graph").json()
+    assert (
+        graph["version"] == 2 and [node["id"] for node in graph["nodes"]] == ["a"] and "flowchart" in graph["mermaid"]
+    )
+    error_of(up.http.get("/v1/workflows/pined/graph"), 404)
     assert up.finished(up.submit("pinned", {}))["version"] == 2
     assert up.http.delete("/v1/workflows/pinned").status_code == 204
     error_of(up.http.get("/v1/workflows/pinned"), 404)
