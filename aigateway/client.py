@@ -58,9 +58,9 @@ class Client:
         """The decoded body of a GET; parameters that are None are left out."""
         return self._send("GET", path, params=params)
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The decoded body of a POST."""
-        return self._send("POST", path, json=dict(body or {}))
+    def post(self, path: str, body: Mapping[str, Any] | None = None, *, params: Mapping[str, Any] | None = None) -> Any:
+        """The decoded body of a POST; parameters are those of the query."""
+        return self._send("POST", path, json=dict(body or {}), params=params)
 
     def delete(self, path: str) -> Any:
         """The decoded body of a DELETE."""

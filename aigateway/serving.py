@@ -128,6 +128,7 @@ async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -
             doorbell=doorbell,
             router=outgoing.router,
             failover=outgoing.failover,
+            prices=outgoing.prices,
             bridge=outgoing.bridge,
             workflows_dir=settings.workflows_dir,
             auth="required" if _needs_keys(settings) else "off",

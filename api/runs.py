@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from api.params import check_limit, instant_us, page, tag_filter
 from api.services import Services
-from api.submissions import AnyRunRequest, Caller, RunRequest, check_models, ring_all, start_run
+from api.submissions import AnyRunRequest, Caller, RunRequest, check_models, preview_run, ring_all, start_run
 from engine.clock import now_us
 from engine.control import cancel, pause, resume, retry
 from engine.errors import NotFound, UserError
@@ -32,6 +32,10 @@ LONGEST_WAIT_S = 3600.0
 _EVENTS_AT_ONCE = 500
 
 IdempotencyKey = Annotated[str | None, Header(description="The same key and body give the same run again.")]
+DryRun = Annotated[
+    bool,
+    Query(description="Start nothing: answer 200 with what each step would send and the range of what it would cost."),
+]
 Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="Seconds to wait for the run's end.")]
 
 
@@ -70,15 +74,23 @@ def routes(services: Services) -> APIRouter:
 def _submission_routes(router: APIRouter, services: Services) -> None:
     @router.post("/v1/workflows/{name}/runs", status_code=202, summary="Start a run of a stored workflow")
     async def start(  # pyright: ignore[reportUnusedFunction]
-        name: str, request: Request, asked: RunRequest | None = None, idempotency_key: IdempotencyKey = None
+        name: str,
+        request: Request,
+        asked: RunRequest | None = None,
+        idempotency_key: IdempotencyKey = None,
+        dry_run: DryRun = False,
     ) -> JSONResponse:
+        if dry_run:
+            return JSONResponse(await preview_run(services, name, asked or RunRequest()))
         caller = caller_of(request, idempotency_key)
         return _accepted((await start_run(services, name, asked or RunRequest(), caller)).run)
 
     @router.post("/v1/runs", status_code=202, summary="Start a run of a stored workflow or of an inline definition")
     async def start_any(  # pyright: ignore[reportUnusedFunction]
-        asked: AnyRunRequest, request: Request, idempotency_key: IdempotencyKey = None
+        asked: AnyRunRequest, request: Request, idempotency_key: IdempotencyKey = None, dry_run: DryRun = False
     ) -> JSONResponse:
+        if dry_run:
+            return JSONResponse(await preview_run(services, asked.workflow, asked))
         return _accepted((await start_run(services, asked.workflow, asked, caller_of(request, idempotency_key))).run)
 
     @router.post("/v1/workflow/{name}", summary="Run a workflow and wait for its output")

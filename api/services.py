@@ -14,6 +14,7 @@ from engine.ports import Doorbell
 from engine.store.database import Database, Row
 from mcp_bridge.bridge import McpBridge
 from providers.failover import Failover
+from providers.pricing import PriceBook
 from providers.routing import Router
 
 
@@ -37,6 +38,7 @@ class Services:
     doorbell: CheckedDoorbell
     router: Router
     failover: Failover
+    prices: PriceBook
     bridge: McpBridge
     workflows_dir: Path
     auth: Literal["off", "required"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from api.dry_run import dry_run
 from api.services import Services
 from engine.addresses import check_address
 from engine.clock import now_us
@@ -82,6 +83,14 @@ async def start_run(services: Services, workflow: str | dict[str, Any], asked: R
     done = await services.database.write(lambda tx: submit(tx, services.catalogue, submission, now_us()))
     ring_all(services, done.rings)
     return done
+
+
+async def preview_run(services: Services, workflow: str | dict[str, Any], asked: RunRequest) -> dict[str, Any]:
+    """A dry run: checked as a run is, and nothing stored. Raises: UserError and its kind."""
+    definition, _ = await _definition(services, workflow)
+    await check_names(services, definition)
+    budget = None if asked.budget_usd is None else to_picousd(asked.budget_usd)
+    return await dry_run(services, definition, asked.input, budget)
 
 
 def ring_all(services: Services, rings: Iterable[Ring]) -> None:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from engine.evaluator import Evaluation
-from engine.syntax import ExpressionError, Read
+from engine.syntax import Expression, ExpressionError, Read
 from engine.templates import Template, parse_bare, parse_template
 from engine.values import DEFAULT_LIMIT, Bounds, Trouble, is_list, is_object, measure, type_name
 from engine.writer import Writer
 
-__all__ = ["ExpressionError", "condition", "evaluate", "reads", "references", "render", "render_text"]
+__all__ = ["ExpressionError", "condition", "evaluate", "reads", "references", "render", "render_known", "render_text"]
 
 _DEEPEST = 100
 
@@ -32,6 +32,35 @@ def render_text(template: str, scope: Mapping[str, Any], *, limit: int = DEFAULT
     parsed = parse_template(template, blocks=True)
     _check(parsed)
     return Writer(Evaluation(scope, Bounds(limit))).text(parsed.parts)
+
+
+def render_known(value: Any, scope: Mapping[str, Any], *, blocks: bool = False) -> Any:
+    """The structure rendered as far as the scope goes: an expression that cannot be evaluated stays as it is written.
+
+    Of a text whose {% if %} or {% for %} cannot be evaluated, all stays. Never raises.
+    """
+    if is_object(value):
+        return {key: render_known(item, scope, blocks=blocks) for key, item in value.items()}
+    if is_list(value):
+        return [render_known(item, scope, blocks=blocks) for item in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        return render(value, scope, blocks=blocks)
+    except ExpressionError:
+        parts = parse_template(value, blocks=blocks).parts
+    if not all(isinstance(part, str | Expression) for part in parts):
+        return value
+    return "".join(_known(part, scope) for part in parts if isinstance(part, str | Expression))
+
+
+def _known(part: str | Expression, scope: Mapping[str, Any]) -> str:
+    if isinstance(part, str):
+        return part
+    try:
+        return Writer(Evaluation(scope, Bounds())).text((part,))
+    except ExpressionError:
+        return part.text
 
 
 def evaluate(expression: str, scope: Mapping[str, Any], *, limit: int = DEFAULT_LIMIT) -> Any:

@@ -73,6 +73,7 @@ class Stage:
             doorbell=self.bell,
             router=Router({}, {}),
             failover=Failover(PriceBook()),
+            prices=PriceBook(),
             bridge=McpBridge(self._servers, environment={}),
             workflows_dir=Path("workflows"),
             auth="off",

@@ -39,6 +39,9 @@ def run(
     follow: Annotated[bool, typer.Option("--follow", help="A line per step change, also where nobody looks.")] = False,
     as_json: JsonOption = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait: print the run's id.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run nothing: show the prompts, the models and the range of the cost.")
+    ] = False,
     config: ConfigOption = None,
 ) -> None:
     """Submits a run and shows its progress; the output goes to stdout. Ctrl-C detaches, the run goes on."""
@@ -47,6 +50,9 @@ def run(
     values = parse_inputs(inputs)
     definition = _read(name_or_file) if is_file(name_or_file) else None
     with _server(config, detach=detach) as (client, embedded):
+        if dry_run:
+            _preview(client, name_or_file, definition, values, as_json=as_json)
+            return
         submitted = _submit(client, name_or_file, definition, values)
         if detach:
             print_json(submitted) if as_json else typer.echo(submitted["id"])
@@ -84,11 +90,28 @@ def _server(config: str | None, *, detach: bool) -> "Generator[tuple[Client, boo
 
 
 def _submit(client: "Client", name: str, definition: dict[str, Any] | None, values: dict[str, Any]) -> dict[str, Any]:
+    target, body = _request(name, definition, values)
+    return client.post(target, body)
+
+
+def _request(name: str, definition: dict[str, Any] | None, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     from aigateway.client import path
 
     if definition is None:
-        return client.post(path("workflows", name, "runs"), {"input": values})
-    return client.post(path("runs"), {"workflow": definition, "input": values})
+        return path("workflows", name, "runs"), {"input": values}
+    return path("runs"), {"workflow": definition, "input": values}
+
+
+def _preview(
+    client: "Client", name: str, definition: dict[str, Any] | None, values: dict[str, Any], *, as_json: bool
+) -> None:
+    from aigateway.dry_run_view import dry_run_view
+
+    target, body = _request(name, definition, values)
+    answer = client.post(target, body, params={"dry_run": "true"})
+    print_json(answer) if as_json else typer.echo(dry_run_view(answer))
+    if any(step["mistake"] for step in answer["steps"]):
+        raise typer.Exit(1)
 
 
 def _view(*, follow: bool, as_json: bool) -> "View":

@@ -351,3 +351,30 @@ def test_wrong_configuration_is_one_line(tmp_path: Path) -> None:
     assert "aigateway.yaml:2" in done.stderr and "port" in done.stderr and "prot" in done.stderr
     assert json.loads(json.dumps(done.stdout)) == ""
     installed.http.close()
+
+
+def test_a_dry_run_tells_the_cost_and_spends_nothing(up: Gateway) -> None:
+    steps = [
+        {
+            "id": "one",
+            "type": "llm",
+            "model": "sim/echo",
+            "prompt": "About ${input.x}",
+            "max_tokens": 10,
+            "output": "a",
+        },
+        {"id": "two", "type": "llm", "model": "sim/echo", "prompt": "${a}", "max_tokens": 10},
+    ]
+    body = {"workflow": {"name": "dry", "inputs": {"x": {"type": "string"}}, "steps": steps}, "input": {"x": "owls"}}
+    before = up.http.get("/v1/runs", params={"workflow": "dry"}).json()["data"]
+    answer = up.http.post("/v1/runs", params={"dry_run": "true"}, json=body)
+    assert answer.status_code == 200, answer.text
+    told = answer.json()
+    assert [step["messages"][-1]["content"] for step in told["steps"]] == ["About owls", "${a}"]
+    assert 0 < told["cost_usd"]["low"] < told["cost_usd"]["high"] < 0.01 and told["cost_unknown_steps"] == 0
+    assert up.http.get("/v1/runs", params={"workflow": "dry"}).json()["data"] == before == []
+    ran = up.finished(up.submit(body["workflow"], {"x": "owls"}))
+    assert told["cost_usd"]["low"] <= ran["cost_usd"] <= told["cost_usd"]["high"]
+    error_of(up.http.post("/v1/runs", params={"dry_run": "true"}, json={**body, "input": {}}), 400)
+    shown = up.run("run", "double", "-i", "n:=6", "--dry-run")
+    assert shown.returncode == 0 and "user: large hello" in shown.stdout and "all: " in shown.stdout, shown

@@ -98,12 +98,17 @@ def long_functions(name: str, tree: ast.Module) -> Iterator[Breach]:
 
 
 def wide_functions(name: str, tree: ast.Module) -> Iterator[Breach]:
+    commands = {
+        node.args[0].id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and "command(" in ast.unparse(node.func) and isinstance(node.args[0], ast.Name)
+    }
     for qualified, function in functions(tree):
         given = function.args
         names = [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
         count = len([each for each in names if each not in ("self", "cls")])
         # A command's parameters are its options: what the user sees, not what a caller has to know.
-        is_command = any("command" in ast.unparse(decorator) for decorator in function.decorator_list)
+        is_command = qualified in commands or any("command" in ast.unparse(each) for each in function.decorator_list)
         if count > PARAMETERS and not is_command:
             yield name, function.lineno, f"{qualified} has {count} parameters, at most {PARAMETERS}"
 

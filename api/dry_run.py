@@ -1,0 +1,186 @@
+"""What a run would send and cost, before any of it is sent: prompts as far as they are known, models, a range of money.
+
+The lower end: every call answers with a single token, and what is not known is empty. The upper end: every answer is as long as
+`max_tokens` allows, from the dearest of a step's targets. Retries are in neither. Nothing is stored and no model is asked.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from api.services import Services
+from engine.definition import Definition, Step
+from engine.dry_run import ASSUMED_ITEMS, Foreseen, foresee
+from engine.errors import AIGatewayError
+from engine.inputs import check_inputs
+from engine.money import to_usd
+from providers.routing import Candidate
+from providers.usage import estimate_prompt_tokens
+
+DEFAULT_MAX_TOKENS = 4096  # of an llm step (contract §4)
+ASSUMED_RESULT_TOKENS = 4_000  # of a tool, a request or another workflow
+_ASKS = ("llm", "agent")
+_CALLS = ("mcp_tool", "http", "workflow", "wait")
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """Pico-dollars; None where a price is not known."""
+
+    low: int | None
+    high: int | None
+
+    def plus(self, other: "_Range") -> "_Range":
+        """The sum, in which an unknown price counts for nothing: `cost_unknown_steps` says that there is one."""
+        return _Range((self.low or 0) + (other.low or 0), (self.high or 0) + (other.high or 0))
+
+    def view(self) -> dict[str, float] | None:
+        if self.low is None or self.high is None:
+            return None
+        return {"low": to_usd(self.low), "high": to_usd(self.high)}
+
+
+async def dry_run(services: Services, definition: Definition, value: Any, budget_picousd: int | None) -> dict[str, Any]:
+    """The answer to a dry run. Raises: UserError for a wrong input."""
+    checked = check_inputs(definition, value)
+    foreseen = foresee(definition, checked)
+    sizes = {entry.step.path: _result_tokens(entry) for entry in foreseen}
+    steps: list[dict[str, Any]] = []
+    total, unknown = _Range(0, 0), 0
+    for entry in foreseen:
+        view, cost = await _step(services, entry, sizes)
+        steps.append(view)
+        total = total.plus(cost)
+        unknown += cost.high is None
+    budget = definition.budget_picousd if budget_picousd is None else budget_picousd
+    return {
+        "dry_run": True,
+        "workflow": definition.name,
+        "input": checked,
+        "steps": steps,
+        "cost_usd": total.view(),
+        "cost_unknown_steps": unknown,
+        "budget_usd": None if budget is None else to_usd(budget),
+        "within_budget": None if budget is None else (total.high or 0) <= budget and not unknown,
+        "assumptions": list(_assumptions(foreseen)),
+    }
+
+
+async def _step(services: Services, entry: Foreseen, sizes: Mapping[str, int]) -> tuple[dict[str, Any], _Range]:
+    step = entry.step
+    view: dict[str, Any] = {
+        "id": step.path,
+        "type": step.type,
+        "times": {"low": entry.times.low, "high": entry.times.high},
+        "unknown": sorted(entry.unknown),
+        "mistake": entry.mistake,
+    }
+    if step.type not in _ASKS:
+        return view | _told(entry), _Range(0, 0)
+    body = _body(entry.fields)
+    candidates, problem = await _candidates(services, entry.fields["model"])
+    counted = estimate_prompt_tokens(body)
+    prompt = counted // 2
+    most = counted * 3 // 2 + sum(sizes.get(path, ASSUMED_RESULT_TOKENS) for path in entry.unknown)
+    limit = _max_tokens(entry.fields)
+    cost = _cost(services, entry, candidates, (prompt, most, limit))
+    return {
+        **view,
+        "mistake": entry.mistake or problem,
+        "model": entry.fields["model"],
+        "targets": [f"{one.provider.config.name}/{one.model}" for one in candidates],
+        "messages": body["messages"],
+        "prompt_tokens": {"low": prompt, "high": most},
+        "max_tokens": limit,
+        "cost_usd": cost.view(),
+    }, cost
+
+
+def _told(entry: Foreseen) -> dict[str, Any]:
+    """What a step that asks no model would send."""
+    names = (
+        "server",
+        "tool",
+        "params",
+        "url",
+        "method",
+        "headers",
+        "json",
+        "body",
+        "workflow",
+        "input",
+        "signal",
+        "value",
+    )
+    return {name: entry.fields[name] for name in names if name in entry.fields}
+
+
+def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
+    messages: list[Any] = []
+    if "system" in fields:
+        messages.append({"role": "system", "content": fields["system"]})
+    if "prompt" in fields:
+        messages.append({"role": "user", "content": fields["prompt"]})
+    told = fields.get("messages", [])
+    messages += told if isinstance(told, list) else [{"role": "user", "content": told}]  # an expression not known yet
+    schema = fields.get("schema")
+    return {"messages": messages, **({} if schema is None else {"response_format": schema})}
+
+
+async def _candidates(services: Services, model: object) -> tuple[tuple[Candidate, ...], str | None]:
+    if not isinstance(model, str) or "${" in model:
+        return (), None
+    try:
+        return (await services.router.resolve(model)).candidates, None
+    except AIGatewayError as error:
+        return (), error.message
+
+
+def _cost(
+    services: Services, entry: Foreseen, candidates: tuple[Candidate, ...], tokens: tuple[int, int, int]
+) -> _Range:
+    prompt, most, limit = tokens
+    prices = services.prices
+    turns: int = entry.fields.get("max_turns", 10) if entry.step.type == "agent" else 1
+    lows = [prices.worst_case(one.provider.config, one.model, prompt, 1) for one in candidates]
+    highs = [prices.worst_case(one.provider.config, one.model, most + limit * (turns - 1), limit) for one in candidates]
+    known_lows = [low for low in lows if low is not None]
+    known_highs = [high for high in highs if high is not None]
+    if not candidates or len(known_highs) < len(highs):
+        return _Range(0, 0) if entry.times.high == 0 else _Range(None, None)
+    return _Range(min(known_lows) * entry.times.low, max(known_highs) * entry.times.high * turns)
+
+
+def _max_tokens(fields: Mapping[str, Any]) -> int:
+    limit = fields.get("max_tokens", DEFAULT_MAX_TOKENS)
+    return limit if isinstance(limit, int) else DEFAULT_MAX_TOKENS
+
+
+def _result_tokens(entry: Foreseen) -> int:
+    """About how many tokens a step's result has at most."""
+    if entry.step.type in _ASKS:
+        return _max_tokens(entry.fields)
+    if entry.step.type in _CALLS:
+        return ASSUMED_RESULT_TOKENS
+    inner = [_longest(steps) for steps in entry.step.branches.values()]
+    if entry.step.type in ("foreach", "while"):
+        return max(inner, default=0) * ASSUMED_ITEMS
+    return sum(inner) if entry.step.type == "parallel" else max(inner, default=0)
+
+
+def _longest(steps: Iterable[Step]) -> int:
+    """Of a list of steps inside another, the last one's result, which is mostly what comes out."""
+    last = list(steps)[-1:]
+    return sum(_max_tokens(step.fields) if step.type in _ASKS else ASSUMED_RESULT_TOKENS for step in last)
+
+
+def _assumptions(foreseen: list[Foreseen]) -> Iterable[str]:
+    """What the range rests on, in sentences."""
+    yield "a prompt has from half to one and a half times the tokens that its length suggests"
+    yield "retries and repaired answers are not counted"
+    if any(entry.unknown for entry in foreseen if entry.step.type in _ASKS):
+        yield f"the result of a tool, a request or another workflow has at most {ASSUMED_RESULT_TOKENS} tokens"
+    if any(entry.assumed for entry in foreseen):
+        yield f"a list that is not known yet has at most {ASSUMED_ITEMS} items"
+    if any(entry.step.type == "workflow" for entry in foreseen):
+        yield "what other workflows cost is not counted"
