@@ -13,7 +13,7 @@ from typing import Any
 from engine.api_keys import ApiKey, key_by_id
 from engine.budgets import add_spend, current, left_for, refusal
 from engine.errors import AIGatewayError, BudgetExceeded, Forbidden, LimitExceeded
-from engine.ledger import CallKind, CallScope, Intent, Settlement
+from engine.ledger import LIMITED, CallScope, Intent, Settlement
 from engine.store.api_keys import in_flight, lock_key, requests_lately, tokens_lately
 from engine.store.budgets import lock_rejecting
 from engine.store.database import Tx
@@ -35,7 +35,7 @@ def open_admitted(tx: Tx, intent: Intent, worker_id: str) -> AIGatewayError | No
 def admit(tx: Tx, intent: Intent) -> AIGatewayError | None:
     """Why this call may not be made now; None where it may. The locks hold until the transaction ends."""
     refused = None
-    if intent.scope.key_id is not None and intent.kind is not CallKind.TOOL:
+    if intent.scope.key_id is not None and intent.kind in LIMITED:
         key = key_by_id(tx, intent.scope.key_id)
         refused = None if key is None else _refused_by_key(tx, key, intent)
     return refused or _refused_by_budget(tx, intent)

@@ -29,6 +29,11 @@ class CallKind(StrEnum):
     CHAT = "chat"
     EMBEDDINGS = "embeddings"
     TOOL = "tool"
+    HTTP = "http"
+
+
+LIMITED = (CallKind.CHAT, CallKind.EMBEDDINGS)
+"""What a key's limits count: calls of models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,21 @@ class Settlement:
     status_code: int | None = None
     error_class: ErrorClass | None = None
     error: str | None = None
+
+
+def settle_free(intent: Intent, finished_us: int, error_class: ErrorClass | None, error: str | None) -> Settlement:
+    """How a call ended that nobody charges for, a tool's or a plain request's."""
+    return Settlement(
+        id=intent.id,
+        success=error_class is None,
+        usage=None,
+        cost_picousd=0,
+        cost_source=CostSource.FREE,
+        finished_us=finished_us,
+        latency_us=finished_us - intent.at_us,
+        error_class=error_class,
+        error=error,
+    )
 
 
 def refuse_unknown_price(intent: Intent) -> None:

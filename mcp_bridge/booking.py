@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.clock import new_id, now_us
-from engine.ledger import Book, CallKind, CallScope, CostSource, Intent, Settlement
+from engine.ledger import Book, CallKind, CallScope, Intent, settle_free
 from engine.states import ErrorClass
 from mcp_bridge.bridge import McpBridge
 from mcp_bridge.calls import ToolResult
@@ -31,13 +31,13 @@ class BookedTools:
         try:
             result = await self.bridge.call(tool.name, params, server=server, timeout_s=timeout_s)
         except ToolError as error:
-            await self.book.settle(_settlement(intent, error.error_class, error.message))
+            await self.book.settle(settle_free(intent, now_us(), error.error_class, error.message))
             raise
         except asyncio.CancelledError:
-            stopped = _settlement(intent, ErrorClass.CANCELLED, "stopped before its end")
+            stopped = settle_free(intent, now_us(), ErrorClass.CANCELLED, "stopped before its end")
             await asyncio.shield(self.book.settle(stopped))
             raise
-        await self.book.settle(_settlement(intent, None, None))
+        await self.book.settle(settle_free(intent, now_us(), None, None))
         return result
 
     def _intent(self, tool: Tool) -> Intent:
@@ -52,18 +52,3 @@ class BookedTools:
             at_us=now_us(),
             reserve_picousd=0,
         )
-
-
-def _settlement(intent: Intent, error_class: ErrorClass | None, error: str | None) -> Settlement:
-    finished = now_us()
-    return Settlement(
-        id=intent.id,
-        success=error_class is None,
-        usage=None,
-        cost_picousd=0,
-        cost_source=CostSource.FREE,
-        finished_us=finished,
-        latency_us=finished - intent.at_us,
-        error_class=error_class,
-        error=error,
-    )

@@ -5,8 +5,9 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, insert, or_, select, text, update
 
+from engine.ledger import LIMITED
 from engine.store.database import Row, Tx
-from engine.store.statements import Statement
+from engine.store.statements import Statement, one_of
 from engine.store.tables import UNSETTLED, api_keys, requests
 
 _INSERT = Statement(insert(api_keys), columns=tuple(column.name for column in api_keys.c))
@@ -30,7 +31,8 @@ _REVOKE = Statement(
     .where(api_keys.c.id == bindparam("key"), api_keys.c.revoked_us.is_(None))
     .values(revoked_us=bindparam("now"))
 )
-_LATELY = (requests.c.key_id == bindparam("key"), requests.c.started_us > bindparam("since"), requests.c.kind != "tool")
+_OF_MODELS = one_of(requests.c.kind, LIMITED)
+_LATELY = (requests.c.key_id == bindparam("key"), requests.c.started_us > bindparam("since"), _OF_MODELS)
 _REQUESTS_LATELY = Statement(
     select(
         func.count(requests.c.request_id.distinct()).label("number"), func.min(requests.c.started_us).label("first_us")
@@ -51,7 +53,7 @@ _IN_FLIGHT = Statement(
         requests.c.status == "started",
         func.coalesce(requests.c.key_id, "") == bindparam("key"),  # or SQLite would look through all calls of the key
         requests.c.started_us > bindparam("since"),
-        requests.c.kind != "tool",
+        _OF_MODELS,
     )
 )
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx2
 
+from engine.clock import new_id, now_us
 from engine.errors import UserError
 from engine.expressions import render
+from engine.ledger import CallKind, Intent, settle_free
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
 from engine.values import is_object, type_name
@@ -36,6 +38,14 @@ class _Answer:
     body: Any
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    method: str
+    target: GuardedTarget
+    headers: dict[str, str]
+    content: bytes | None
+
+
 class HttpExecutor:
     """engine.ports.StepExecutor for `http`. Holds the connections of one process."""
 
@@ -50,35 +60,56 @@ class HttpExecutor:
 
     async def execute(self, job: Job) -> Outcome:
         """A request that may have been done already is not sent again unless it is repeatable or the step says so."""
-        fields = job.step.fields
-        method: str = fields.get("method", "GET")
+        method: str = job.step.fields.get("method", "GET")
         again = job.step.retry is not None or method in _REPEATABLE
+        limit_s = job.step.timeout_s or DEFAULT_TIMEOUT_S
         try:
-            async with asyncio.timeout(job.step.timeout_s or DEFAULT_TIMEOUT_S):
-                allow = self._allow_private_networks
-                target = await resolve(_text(fields, "url", job), allow_private_networks=allow, param="url")
-                answer = await self._send(method, target, fields, job)
+            async with asyncio.timeout(limit_s):
+                url = _text(job.step.fields, "url", job)
+                target = await resolve(url, allow_private_networks=self._allow_private_networks, param="url")
         except Refused as error:
             return Failed(ErrorClass.INVALID_REQUEST, error.message, final=True)
         except TimeoutError:
-            limit_s = job.step.timeout_s or DEFAULT_TIMEOUT_S
+            return Failed(ErrorClass.TIMEOUT, f"the address was not found within {limit_s:g} s")
+        content, headers = _content(job.step.fields, job)
+        intent = _intent(job, method, target)
+        await job.book.open(intent)
+        asked = _Asked(method, target, headers, content)
+        try:
+            outcome = await self._ask(asked, job.step.fields.get("expect_status"), again, limit_s)
+        except UserError as error:
+            await job.book.settle(settle_free(intent, now_us(), ErrorClass.INVALID_REQUEST, error.message))
+            raise
+        except asyncio.CancelledError:
+            stopped = settle_free(intent, now_us(), ErrorClass.CANCELLED, "stopped before its end")
+            await asyncio.shield(job.book.settle(stopped))
+            raise
+        failed = (outcome.error_class, outcome.message) if isinstance(outcome, Failed) else (None, None)
+        await job.book.settle(settle_free(intent, now_us(), *failed))
+        return outcome
+
+    async def _ask(self, asked: _Asked, expected: Any, again: bool, limit_s: float) -> Outcome:
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await self._send(asked)
+        except TimeoutError:
             return Failed(ErrorClass.TIMEOUT, f"no answer within {limit_s:g} s", final=not again)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             return Failed(ErrorClass.CONNECTION, f"not connected: {error}"[:500])
         except httpx2.HTTPError as error:
             return Failed(ErrorClass.CONNECTION, f"{type(error).__name__}: {error}"[:500], final=not again)
-        return _judged(answer, fields.get("expect_status"), again)
+        return _judged(answer, expected, again)
 
-    async def _send(self, method: str, target: GuardedTarget, fields: Mapping[str, Any], job: Job) -> _Answer:
+    async def _send(self, asked: _Asked) -> _Answer:
         if self._client is None:
             # Not the environment's proxies, and no redirect: the guard checked this address and no other.
             self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False, timeout=None)
-        content, headers = _content(fields, job)
+        target = asked.target
         async with self._client.stream(
-            method,
+            asked.method,
             target.url,
-            headers={**headers, "host": target.host},
-            content=content,
+            headers={**asked.headers, "host": target.host},
+            content=asked.content,
             extensions={"sni_hostname": target.name},
         ) as response:
             body = bytearray()
@@ -87,6 +118,21 @@ class HttpExecutor:
                 if len(body) > MAX_ANSWER_BYTES:
                     raise UserError("answer_too_large", f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
             return _Answer(response.status_code, dict(response.headers), _body(response, bytes(body)))
+
+
+def _intent(job: Job, method: str, target: GuardedTarget) -> Intent:
+    """A request costs nothing here, and is booked like any other call: its row tells what was sent where, and when."""
+    return Intent(
+        id=new_id(),
+        scope=job.call_scope,
+        kind=CallKind.HTTP,
+        provider="http",
+        model=f"{method} {target.name}"[:200],
+        requested_model=f"{method} {target.name}"[:200],
+        streamed=False,
+        at_us=now_us(),
+        reserve_picousd=0,
+    )
 
 
 def _text(fields: Mapping[str, Any], name: str, job: Job) -> str:

@@ -4,13 +4,13 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from engine.definition import Definition, Step
 from engine.errors import UserError
-from engine.ledger import CallScope
+from engine.ledger import CallKind, CallScope, Intent, Settlement
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
 from worker.executors.http import MAX_ANSWER_BYTES, HttpExecutor
@@ -42,9 +42,25 @@ def url() -> Iterator[str]:
     thread.join()
 
 
-def execute(fields: dict[str, Any], *, private: bool = True) -> Outcome:
+class Kept:
+    """engine.ports.StepLedger in memory."""
+
+    def __init__(self) -> None:
+        self.rows: list[Intent | Settlement] = []
+
+    async def open(self, intent: Intent) -> None:
+        self.rows.append(intent)
+
+    async def settle(self, settlement: Settlement) -> None:
+        self.rows.append(settlement)
+
+    async def remaining_picousd(self) -> int | None:
+        return None
+
+
+def execute(fields: dict[str, Any], *, private: bool = True, book: Kept | None = None) -> Outcome:
     step = Step(id="get", path="get", type="http", needs=(), fields=fields)
-    job = Job("run", "row", "get", 1, Definition("w", (step,)), step, {"input": {}}, CallScope("r"), cast(Any, None))
+    job = Job("run", "row", "get", 1, Definition("w", (step,)), step, {"input": {}}, CallScope("r"), book or Kept())
 
     async def go() -> Outcome:
         executor = HttpExecutor(allow_private_networks=private)
@@ -88,3 +104,25 @@ def test_an_answer_has_an_end(url: str) -> None:
 def test_a_header_that_is_none_is_refused(url: str, headers: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="header"):
         execute({"url": f"{url}/200/1", "headers": headers})
+
+
+@pytest.mark.parametrize(
+    ("path", "error_class"),
+    [("200/1", None), ("500/1", "server_error"), (f"200/{MAX_ANSWER_BYTES + 1}", "invalid_request")],
+)
+def test_every_request_that_is_sent_is_booked(url: str, path: str, error_class: str | None) -> None:
+    book = Kept()
+    try:
+        execute({"url": f"{url}/{path}"}, book=book)
+    except UserError:
+        assert error_class == "invalid_request"
+    intent, settled = book.rows
+    assert isinstance(intent, Intent) and isinstance(settled, Settlement)
+    assert (intent.kind, intent.model) == (CallKind.HTTP, "GET 127.0.0.1")
+    assert (settled.id, settled.cost_picousd, settled.error_class) == (intent.id, 0, error_class)
+
+
+def test_what_is_refused_before_it_is_sent_is_not_booked(url: str) -> None:
+    book = Kept()
+    execute({"url": f"{url}/200/1"}, private=False, book=book)
+    assert book.rows == []
