@@ -4,7 +4,7 @@ The lower end: every call answers with a single token, and what is not known is 
 `max_tokens` allows, from the dearest of a step's targets. Retries are in neither. Nothing is stored and no model is asked.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from engine.dry_run import ASSUMED_ITEMS, Foreseen, foresee
 from engine.errors import AIGatewayError
 from engine.inputs import check_inputs
 from engine.money import to_usd
+from engine.values import is_list
 from providers.routing import Candidate
 from providers.usage import estimate_prompt_tokens
 
@@ -120,11 +121,20 @@ def _body(fields: Mapping[str, Any]) -> dict[str, Any]:
     if "system" in fields:
         messages.append({"role": "system", "content": fields["system"]})
     if "prompt" in fields:
-        messages.append({"role": "user", "content": fields["prompt"]})
+        messages.append({"role": "user", "content": _content(fields)})
     told = fields.get("messages", [])
     messages += told if isinstance(told, list) else [{"role": "user", "content": told}]  # an expression not known yet
     schema = fields.get("schema")
     return {"messages": messages, **({} if schema is None else {"response_format": schema})}
+
+
+def _content(fields: Mapping[str, Any]) -> Any:
+    given: Any = fields.get("images")
+    if given is None:
+        return fields["prompt"]
+    urls: Sequence[Any] = given if is_list(given) else [given]
+    pictures = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [{"type": "text", "text": fields["prompt"]}, *pictures]
 
 
 async def _candidates(services: Services, model: object) -> tuple[tuple[Candidate, ...], str | None]:

@@ -144,6 +144,10 @@ LLM = StepType(
         "messages": Key(
             Kind.MESSAGES, "The whole conversation, as a list or as one expression that gives a list.", Rendering.TEXT
         ),
+        "images": Key(
+            Kind.ANY, "Pictures beside the prompt: a data: or http(s): URL, or a list of them.", Rendering.VALUE,
+            examples=("${input.photo}",),
+        ),
         "system": Key(Kind.TEXT, "The system prompt; {% if %} and {% for %} work.", Rendering.TEXT),
         "model": Key(
             Kind.TEXT, "A configured name, provider/model, or a provider.", Rendering.VALUE, required=True,
@@ -159,9 +163,16 @@ LLM = StepType(
         "seed": _sampling(Kind.INTEGER, "Asks for the same answer to the same request, where the model can do that."),
         "frequency_penalty": _sampling(Kind.NUMBER, "Lowers tokens by how often they came already.", -2, 2),
         "presence_penalty": _sampling(Kind.NUMBER, "Lowers tokens that came already.", -2, 2),
+        "repetition_penalty": _sampling(Kind.NUMBER, "Lowers tokens that came already, as a factor.", 0, 10),
+        "logit_bias": _sampling(Kind.OBJECT, "What is added to the likelihood of tokens, by token id."),
+        "extra": Key(
+            Kind.OBJECT, "Other fields of the request's body, as the provider names them.", Rendering.VALUE,
+            examples=({"service_tier": "flex"},),
+        ),
         "reasoning_effort": _sampling(Kind.TEXT, "How much a reasoning model thinks, in its provider's words."),
     },
     one_of=("prompt", "messages"),
+    not_both=("images", "messages"),
 )  # fmt: skip
 
 MCP_TOOL = StepType(

@@ -116,10 +116,29 @@ def test_start_at(up: Gateway) -> None:
     assert answer.status_code in (400, 422) and "start_at" in answer.text
 
 
+def test_pictures_go_with_the_prompt(up: Gateway) -> None:
+    step = {
+        "id": "see",
+        "type": "llm",
+        "model": "simulated/echo",
+        "prompt": "What is ${input.name}?",
+        "images": "${input.photo}",
+    }
+    definition = {"name": "see", "steps": [step]}
+    photo = "data:image/png;base64,iVBORw0KGgo="
+    given = {**definition, "steps": [{**step, "extra": {"service_tier": "flex"}}]}
+    seen = up.finished(up.submit(given, {"name": "this", "photo": photo}))
+    assert seen["output"] == "What is this?"
+    refused = up.finished(up.submit(definition, {"name": "this", "photo": "photo.png"}))
+    assert refused["status"] == "failed" and "images has to be" in refused["error"]["message"]
+
+
 def test_an_http_step(up: Gateway) -> None:
     steps = [{"id": "get", "type": "http", "url": f"{up.url}/health"}]
     run = outcome(up, steps)
     assert (run["output"]["status"], run["output"]["body"]["status"]) == (200, "healthy")
+    [call] = up.steps(run["id"])["get"]["attempts"][0]["calls"]
+    assert (call["kind"], call["model"], call["cost_usd"], call["success"]) == ("http", "GET 127.0.0.1", 0, True)
     missing = [{"id": "get", "type": "http", "url": f"{up.url}/v1/runs/none", "output": "x"}]
     assert outcome(up, missing)["error"]["message"].startswith("HTTP 404")
     expected = [{**missing[0], "expect_status": [200, 404]}]

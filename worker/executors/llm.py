@@ -4,14 +4,16 @@ One attempt asks each candidate of the model's name once, in order; trying again
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import UserError
 from engine.expressions import render, render_text
+from engine.keys import LLM
 from engine.ports import Failed, Job, Outcome, OverBudget, Succeeded
 from engine.states import ErrorClass
+from engine.values import is_list, type_name
 from providers.errors import ProviderError
 from providers.failover import Completed, Failover, FailoverPolicy
 from providers.pricing import PriceBook
@@ -20,8 +22,9 @@ from providers.routing import Route, Router
 from providers.usage import estimate_prompt_tokens
 
 DEFAULT_MAX_TOKENS = 4096
+MAX_IMAGES_SIZE = 16 * 1024 * 1024  # characters of all pictures of a call
 LEAST_TOKENS = 256  # fewer than this are no answer worth paying for
-_OWN_FIELDS = {"model", "prompt", "messages", "system", "schema"}
+_OWN_FIELDS = {"model", "prompt", "messages", "system", "schema", "images", "extra"}
 _ONE_PASS = FailoverPolicy(retries_per_target=0)
 
 
@@ -82,7 +85,7 @@ class LlmExecutor:
 def request_body(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
     """The OpenAI chat body of a step, rendered. Raises: ExpressionError."""
     body: Json = {name: render(value, scope) for name, value in fields.items() if name not in _OWN_FIELDS}
-    body["model"] = render(fields["model"], scope)
+    body = {**_extra(fields, scope), **body, "model": render(fields["model"], scope)}
     body["messages"] = _messages(fields, scope)
     limit = body.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
@@ -100,11 +103,34 @@ def _messages(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> list[Json]
     if "system" in fields:
         messages.append({"role": "system", "content": render_text(fields["system"], scope)})
     if "prompt" in fields:
-        messages.append({"role": "user", "content": render_text(fields["prompt"], scope)})
+        messages.append({"role": "user", "content": _content(fields, scope)})
     told = fields.get("messages", [])
     if isinstance(told, str):
         return messages + render(told, scope)
     return messages + [render(message, scope, blocks=True) for message in told]
+
+
+def _extra(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
+    """Other fields of the body. What the step has keys for is not among them, nor how the answer comes."""
+    given: Any = render(dict(fields.get("extra", {})), scope)
+    taken = sorted({"messages", "response_format", "stream", "stream_options", *LLM.keys} & set(given))
+    if taken:
+        raise UserError("invalid_value", f"extra cannot hold {', '.join(taken)}")
+    return given
+
+
+def _content(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:
+    """The prompt, with its pictures where it has any."""
+    prompt = render_text(fields["prompt"], scope)
+    if "images" not in fields:
+        return prompt
+    given: Any = render(fields["images"], scope, limit=MAX_IMAGES_SIZE)
+    urls: Sequence[Any] = given if is_list(given) else [given]
+    for url in urls:
+        if not isinstance(url, str) or not url.startswith(("data:", "https://", "http://")):
+            said = f"{url[:40]!r}" if isinstance(url, str) else type_name(url)
+            raise UserError("invalid_value", f"images has to be data: or http(s): URLs, not {said}")
+    return [{"type": "text", "text": prompt}, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
 
 
 def _text(done: Completed) -> str:
