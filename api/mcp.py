@@ -40,7 +40,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/mcp/servers", summary="Every configured MCP server and how it stands")
     async def servers() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        await _look_for_a_moment(services)
+        await look_for_a_moment(services)
         rows = [asdict(state) for state in await services.bridge.servers()]
         return {"object": "list", "data": rows, "next_cursor": None}
 
@@ -67,7 +67,7 @@ def routes(services: Services) -> APIRouter:
     return router
 
 
-async def _look_for_a_moment(services: Services) -> None:
+async def look_for_a_moment(services: Services) -> None:
     """Connect what can be connected; servers that take longer go on in the background and show as they stand now."""
     looking = asyncio.ensure_future(services.bridge.tools())
     await asyncio.wait([looking], timeout=_MOMENT_S)

@@ -12,17 +12,20 @@ from api.dry_run import dry_run
 from api.services import Services
 from engine.addresses import check_address
 from engine.clock import now_us
-from engine.definition import Definition
+from engine.definition import Definition, Step
 from engine.errors import Mistake, NotFound, RetryableError, UserError
 from engine.loader import load_data
 from engine.money import to_picousd
 from engine.states import Priority
 from engine.store.database import Row, Tx
 from engine.submission import Submission, Submitted, submit
+from engine.tool_params import wrong_params
 from engine.transition import Ring
 from engine.workflows import find, read_folder, take_up
+from mcp_bridge.catalogue import Tool, unknown_tool
 
 MAX_TAGS = 20
+_CODES = {".model": "model_not_found", ".server": "mcp_server_not_found", ".tool": "tool_not_found"}
 
 
 class RunRequest(BaseModel):
@@ -134,7 +137,7 @@ async def check_names(services: Services, definition: Definition) -> None:
     mistakes = [mistake async for mistake in unknown_names(services, definition)]
     if mistakes:
         first = mistakes[0]
-        code = "mcp_server_not_found" if first.path and first.path.endswith("server") else "model_not_found"
+        code = next((code for end, code in _CODES.items() if (first.path or "").endswith(end)), "invalid_params")
         raise UserError(code, first.message, param=first.path, details=mistakes)
 
 
@@ -147,8 +150,12 @@ async def check_models(services: Services, models: Mapping[str, str]) -> None:
 
 
 async def unknown_names(services: Services, definition: Definition) -> AsyncGenerator[Mistake, None]:
-    """One mistake for each model or server that is not configured; names made by expressions are not known yet."""
+    """One mistake for each model or server that is not configured, and each parameter that its tool does not take.
+
+    Names made by expressions are not known yet, nor the tools of servers that nobody has needed so far.
+    """
     servers = {state.name for state in await services.bridge.servers()}
+    tools = services.bridge.known_tools()
     for step in definition.walk():
         model = step.fields["model"] if step.type == "llm" else None
         if isinstance(model, str) and "${" not in model:
@@ -158,6 +165,8 @@ async def unknown_names(services: Services, definition: Definition) -> AsyncGene
         if step.type == "mcp_tool":
             for message in _unknown_server(step.fields.get("server"), servers):
                 yield Mistake(message, f"steps.{step.id}.server", step.line or None)
+            for where, message in _wrong_call(step, tools):
+                yield Mistake(message, f"steps.{step.id}.{where}", step.line or None)
 
 
 async def _unknown_model(services: Services, model: str) -> str | None:
@@ -176,3 +185,16 @@ def _unknown_server(server: object, known: set[str]) -> Iterator[str]:
         yield f"there is no MCP server {server!r} in the configuration (there is: {listed})"
     elif server is None and not known:
         yield "the tool names no server and no MCP server is configured"
+
+
+def _wrong_call(step: Step, known: Mapping[str, Mapping[str, Tool]]) -> Iterator[tuple[str, str]]:
+    """What is wrong with a tool step, as far as its server has told its tools."""
+    server, name = step.fields.get("server"), step.fields["tool"]
+    if not isinstance(server, str) or "${" in server or "${" in name or server not in known:
+        return
+    tool = known[server].get(name)
+    if tool is None:
+        yield "tool", unknown_tool(name, known[server], server=server).message
+        return
+    for param, message in wrong_params(step.fields.get("params", {}), tool.input_schema):
+        yield f"params.{param}", f"{server}/{name}, {param}: {message}"

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.asgi import MAX_BODY_BYTES
 from api.errors import HttpError
+from api.mcp import look_for_a_moment
 from api.services import Services
 from api.submissions import unknown_names
 from engine.clock import now_us
@@ -116,6 +117,8 @@ async def _text(request: Request) -> str:
 
 
 async def _warnings(services: Services, definition: Definition) -> list[dict[str, Any]]:
+    if any(step.type == "mcp_tool" for step in definition.walk()):
+        await look_for_a_moment(services)
     return [
         {"message": mistake.message, "path": mistake.path, "line": mistake.line}
         async for mistake in unknown_names(services, definition)

@@ -70,6 +70,10 @@ class McpBridge:
             tool for link, reached in zip(asked, answers, strict=True) if reached for tool in link.tools_known.values()
         ]
 
+    def known_tools(self) -> dict[str, dict[str, Tool]]:
+        """The tools by server as each told them last; servers that have not told theirs yet are left out. Asks nobody."""
+        return {name: dict(link.tools_known) for name, link in self._links.items() if link.state().tools is not None}
+
     async def find(self, tool: str, server: str | None = None) -> Tool:
         """The tool, on the server that would serve it now.
 

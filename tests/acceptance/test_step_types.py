@@ -186,3 +186,19 @@ def test_a_fork_pays_for_nothing_before_its_step(up: Gateway) -> None:
     assert (wrong.status_code, "second" in wrong.json()["error"]["message"]) == (400, True)
     model = up.http.post(path, json={"from_step": "second", "models": {"second": "nothing/x"}})
     assert model.status_code in (400, 404)
+
+
+def test_a_tools_parameters_are_checked_before_anything_runs(up: Gateway) -> None:
+    step = {"id": "log", "type": "mcp_tool", "server": "git", "tool": "git_log", "params": {"max_count": "many"}}
+    definition = {"name": "typed", "steps": [step]}
+    wait_until(lambda: up.http.get("/v1/mcp/tools", timeout=30).json()["data"], "the server has told its tools", 30)
+    told = up.http.post("/v1/workflows/validate", json=definition, timeout=30).json()
+    paths = [warning["path"] for warning in told["warnings"]]
+    assert paths == ["steps.log.params.repo_path", "steps.log.params.max_count"], told
+    refused = up.http.post("/v1/runs", json={"workflow": definition})
+    error = refused.json()["error"]
+    assert refused.status_code == 400 and error["param"] == "steps.log.params.repo_path", error
+    assert "has to be integer, not string" in error["details"][1]["message"]
+    unknown = {"name": "typed", "steps": [{**step, "tool": "git_lgo"}]}
+    error = up.http.post("/v1/runs", json={"workflow": unknown}).json()["error"]
+    assert error["code"] == "tool_not_found" and "git_log" in error["message"]

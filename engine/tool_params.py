@@ -1,0 +1,73 @@
+"""Checks what a step gives to a tool against the tool's own schema, as far as that can be said before expressions are evaluated."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from engine.json_schemas import JSON_TYPES, schema_mistake, violations
+from engine.nearest import nearest
+from engine.templates import parse_template
+
+
+def wrong_params(params: Mapping[str, Any], schema: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names with messages: parameters that the tool does not take, that it needs and that are missing, or of the wrong type.
+
+    A value that is one whole ${…} can be anything; a text with ${…} in it is text. A schema that is none checks nothing.
+    """
+    if schema_mistake(schema) is not None:
+        return []
+    declared: Any = schema.get("properties")
+    known: Mapping[str, Any] = cast(Mapping[str, Any], declared) if isinstance(declared, Mapping) else {}
+    return [*_missing(params, schema), *_unknown(params, schema, known), *_mistyped(params, schema, known)]
+
+
+def _missing(params: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    required: Any = schema.get("required")
+    for name in cast(list[Any], required) if isinstance(required, list) else []:
+        if isinstance(name, str) and name not in params:
+            yield name, "the tool needs it"
+
+
+def _unknown(
+    params: Mapping[str, Any], schema: Mapping[str, Any], known: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    if schema.get("additionalProperties") is not False or "patternProperties" in schema:
+        return
+    for name in params:
+        if name not in known:
+            meant = nearest(name, known)
+            yield name, f"the tool has no such parameter{f', did you mean {meant}?' if meant else ''}"
+
+
+def _mistyped(
+    params: Mapping[str, Any], schema: Mapping[str, Any], known: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    for name, value in params.items():
+        wanted = known.get(name)
+        if not isinstance(wanted, Mapping):
+            continue
+        whole = {**definitions, **cast(Mapping[str, Any], wanted)}
+        if isinstance(value, str) and "${" in value:
+            if not parse_template(value).whole and not _takes_text(whole):
+                yield name, f"has to be {_types(whole)}, and a text with an expression in it is text"
+        elif not _has_expression(value):
+            yield from ((name + where, message) for where, message in violations(whole, value))
+
+
+def _takes_text(schema: Mapping[str, Any]) -> bool:
+    kinds: Any = schema.get("type")
+    return kinds is None or kinds == "string" or (isinstance(kinds, list) and "string" in kinds)
+
+
+def _types(schema: Mapping[str, Any]) -> str:
+    kinds: Any = schema.get("type")
+    named: list[Any] = [kinds] if isinstance(kinds, str) else kinds
+    return " or ".join(kind for kind in named if kind in JSON_TYPES)
+
+
+def _has_expression(value: Any) -> bool:
+    if isinstance(value, str):
+        return "${" in value
+    if isinstance(value, Mapping):
+        return any(_has_expression(item) for item in cast(Mapping[str, Any], value).values())
+    return isinstance(value, list) and any(_has_expression(item) for item in cast(list[Any], value))

@@ -1,0 +1,50 @@
+"""Parameters of a tool, checked against its own schema before anything runs."""
+
+from typing import Any
+
+import pytest
+
+from engine.tool_params import wrong_params
+
+SCHEMA = {
+    "type": "object",
+    "required": ["path"],
+    "additionalProperties": False,
+    "properties": {
+        "path": {"type": "string", "minLength": 1},
+        "count": {"type": "integer", "minimum": 1},
+        "either": {"type": ["integer", "null"]},
+        "filter": {"$ref": "#/$defs/filter"},
+        "any": {},
+    },
+    "$defs": {"filter": {"type": "object", "properties": {"kind": {"enum": ["a", "b"]}}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("params", "wrong"),
+    [
+        ({"path": "x"}, {}),
+        ({"path": "${input.path}", "count": "${input.n}", "any": [1], "either": None}, {}),
+        ({"path": "a ${input.path}", "filter": {"kind": "${input.kind}"}}, {}),
+        ({}, {"path": "needs it"}),
+        ({"paht": "x"}, {"path": "needs it", "paht": "did you mean path"}),
+        ({"path": 1}, {"path": "has to be string, not integer"}),
+        ({"path": "x", "count": "5"}, {"count": "has to be integer, not string"}),
+        ({"path": "x", "count": 0}, {"count": "at least 1"}),
+        ({"path": "x", "count": "${input.n} or so"}, {"count": "has to be integer, and a text with an expression"}),
+        ({"path": "x", "either": "${input.n}!"}, {"either": "has to be integer or null"}),
+        ({"path": "x", "filter": {"kind": "c"}}, {"filter.kind": "one of a, b"}),
+    ],
+)
+def test_mistakes_are_named(params: dict[str, Any], wrong: dict[str, str]) -> None:
+    found = dict(wrong_params(params, SCHEMA))
+    assert found.keys() == wrong.keys(), found
+    assert all(clause in found[name] for name, clause in wrong.items()), found
+
+
+@pytest.mark.parametrize(
+    "schema", [{}, {"type": "object"}, {"properties": 5}, {"type": "no such type"}, {"required": 7}]
+)
+def test_a_schema_that_says_nothing_checks_nothing(schema: dict[str, Any]) -> None:
+    assert wrong_params({"anything": 1}, schema) == []
