@@ -3,7 +3,9 @@
 from engine.admission import settle_call
 from engine.attempts import Claimed, open_call, remaining_picousd
 from engine.clock import now_us
-from engine.ledger import CallScope, Intent, Settlement, refuse_unknown_price
+from engine.errors import RetryableError
+from engine.ledger import CallScope, Intent, Settlement, refuse_unknown_price, settle_free
+from engine.states import ErrorClass
 from engine.store.database import Database
 from worker.patience import write_patiently
 
@@ -23,7 +25,13 @@ class StepBook:
         """
         if self._reject_unknown_prices:
             refuse_unknown_price(intent)
-        refused = await self._database.write(lambda tx: open_call(tx, self._held, intent))
+        try:
+            refused = await self._database.write(lambda tx: open_call(tx, self._held, intent))
+        except (
+            RetryableError
+        ) as error:  # the intent may be there all the same: nothing was sent, and nobody will say so later
+            await self.settle(settle_free(intent, now_us(), ErrorClass.CONNECTION, f"not sent: {error.message}"))
+            raise
         if refused is not None:
             raise refused
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import make_url
 
-from engine.crash_points import CrashPoint, Moment
+from engine.crash_points import CrashPoint, Moment, ReplyLost
 from engine.errors import FatalError, RetryableError
 from engine.store.connections import Connection, connector
 from engine.store.statements import Statement
@@ -190,7 +190,7 @@ class _Runner:
         except BaseException as error:
             if not connection.rollback():
                 self.disconnect()
-            if connection.failed_outside(error):
+            if connection.failed_outside(error) or isinstance(error, ReplyLost):
                 raise _NothingTaken(f"the database did not take it: {error}") from error
             raise
         return answers
