@@ -1,6 +1,8 @@
 """What the pages' buttons send: checked to come from these pages, read strictly."""
 
+import json
 from decimal import Decimal, InvalidOperation
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import Request
@@ -8,7 +10,7 @@ from fastapi import Request
 from api.errors import HttpError
 from engine.errors import UserError
 
-_MOST_BYTES = 4096
+_MOST_BYTES = 65_536
 
 
 def check_same_origin(request: Request) -> None:
@@ -49,3 +51,12 @@ def usd_field(fields: dict[str, str], name: str) -> Decimal | None:
     if not amount.is_finite() or not 0 <= amount <= 1_000_000:
         raise UserError("invalid_parameter", f"{name} must be an amount of USD such as 2.50", param=name)
     return amount
+
+
+def json_field(fields: dict[str, str], name: str) -> Any:
+    """A field with JSON in it; None where it is empty. Raises: UserError."""
+    text = fields.get(name, "").strip()
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError) as error:
+        raise UserError("invalid_parameter", f"{name} must be JSON: {str(error)[:200]}", param=name) from None

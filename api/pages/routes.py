@@ -3,11 +3,13 @@
 from fastapi import APIRouter, Request, Response
 from starlette.responses import HTMLResponse
 
+from api.pages.chat_page import chat_page
 from api.pages.mcp_servers import check_servers, mcp_servers
 from api.pages.overview import overview
 from api.pages.rendering import PageRoute, static_file
 from api.pages.run_list import run_list
 from api.pages.run_page import run_page, steer
+from api.pages.workflow_pages import workflow_list, workflow_page
 from api.services import Services
 from engine.errors import NotFound
 
@@ -34,6 +36,18 @@ def _page_routes(router: APIRouter, services: Services) -> None:
     @router.get("/dashboard/runs/{run_id}", summary="One run as a timeline")
     async def show_run(run_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await run_page(services, run_id)
+
+    @router.get("/dashboard/workflows", summary="The stored definitions")
+    async def show_workflows() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await workflow_list(services)
+
+    @router.get("/dashboard/workflows/{name}", summary="One definition as a graph")
+    async def show_workflow(name: str) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await workflow_page(services, name)
+
+    @router.get("/dashboard/chat", summary="A page to try a model")
+    async def show_chat() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await chat_page(services)
 
     @router.get("/dashboard/mcp", summary="The MCP servers and how they stand")
     async def show_mcp() -> Response:  # pyright: ignore[reportUnusedFunction]

@@ -7,14 +7,18 @@ from typing import Any
 from fastapi import Request, Response
 from starlette.responses import RedirectResponse
 
-from api.pages.forms import check_same_origin, read_form, usd_field
+from api.pages.forms import check_same_origin, json_field, read_form, usd_field
 from api.pages.rendering import page
 from api.pages.timeline import timeline
 from api.services import Services
+from api.submissions import check_models
 from engine.clock import now_us
 from engine.control import cancel, pause, resume, retry
 from engine.errors import NotFound
+from engine.fork import Fork, fork
 from engine.money import to_picousd
+from engine.run_writer import SIGNAL
+from engine.signals import send
 from engine.states import RUN_ENDED, RunStatus
 from engine.store.database import Tx
 from engine.store.runs import get_run
@@ -39,6 +43,8 @@ async def run_page(services: Services, run_id: str) -> Response:
         "timeline": timeline(run, seen, datetime.now(UTC)),
         "live": run["status"] not in RUN_ENDED,
         "actions": _actions(run),
+        "signal": SIGNAL,
+        "forkable": run["status"] in RUN_ENDED,
     }
     return await page("run.html", values)
 
@@ -65,10 +71,25 @@ def _actions(run: dict[str, Any]) -> list[str]:
 async def steer(services: Services, request: Request, run_id: str, action: str) -> Response:
     """A button was pressed: do it, then show the run again. Raises: HttpError, NotFound, Conflict, UserError."""
     check_same_origin(request)
-    transition = _transition(services, run_id, action, await read_form(request))
-    for ring in await services.database.write(transition):
+    fields = await read_form(request)
+    if action == "fork":
+        models = await _other_model(services, fields)
+        asked = Fork(from_step=fields.get("from_step", ""), models=models)
+        run, rings = await services.database.write(lambda tx: fork(tx, services.catalogue, run_id, asked, now_us()))
+        run_id = run["id"]
+    else:
+        rings = await services.database.write(_transition(services, run_id, action, fields))
+    for ring in rings:
         services.doorbell.ring(ring.step_id, ring.priority)
     return RedirectResponse(f"/dashboard/runs/{run_id}", 303)
+
+
+async def _other_model(services: Services, fields: dict[str, str]) -> dict[str, str]:
+    """The model that the forked step is to use, by its id. Raises: UserError where nothing serves it."""
+    model = fields.get("model", "").strip()
+    models = {fields.get("from_step", ""): model} if model else {}
+    await check_models(services, models)
+    return models
 
 
 def _transition(services: Services, run_id: str, action: str, fields: dict[str, str]) -> Callable[[Tx], list[Ring]]:
@@ -81,6 +102,9 @@ def _transition(services: Services, run_id: str, action: str, fields: dict[str, 
             return lambda tx: _quiet(pause(tx, catalogue, run_id, now))
         case "retry":
             return lambda tx: retry(tx, catalogue, run_id, now)[1]
+        case "signal":
+            signal = fields.get("name", ""), json_field(fields, "payload")
+            return lambda tx: send(tx, catalogue, run_id, signal, now)[1]
         case "resume":
             amount = usd_field(fields, "budget_usd")
             budget = None if amount is None else to_picousd(amount)

@@ -2,20 +2,22 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import uvicorn
 from chromium import Chromium
 from fastapi import FastAPI
+from gateway import gateway
 from services import wait_until
 from stage import Stage
 
 from api.metrics import routes as metric_routes
 from api.pages.routes import routes as page_routes
-from engine.ports import Succeeded
+from engine.ports import Listening, Succeeded
 from engine.store.runs import get_run
 
 TWO_STEPS = """
@@ -23,6 +25,13 @@ name: tea-report
 steps:
   - {id: summarize, type: llm, model: local, prompt: hello, output: summary}
   - {id: report, type: llm, model: local, prompt: "${summary}"}
+"""
+
+ASKING = """
+name: asking
+steps:
+  - {id: ask, type: wait, signal: approval, output: answer}
+  - {id: then, type: llm, model: local, prompt: "${answer}"}
 """
 
 # Each text's contrast with the nearest background that is painted: WCAG 2.1, relative luminance.
@@ -46,6 +55,29 @@ CONTRASTS = """
 })()
 """
 
+NESTED = """
+name: nested
+steps:
+  - {id: one, type: set, value: 1}
+  - {id: two, type: set, value: 2, needs: []}
+  - id: both
+    type: parallel
+    needs: [one, two]
+    branches:
+      left: [{id: a, type: set, value: 1}, {id: b, type: set, value: 1}]
+      right: [{id: c, type: set, value: 1}]
+"""
+
+# Boxes of steps that cover each other without one holding the other.
+OVERLAPS = """
+(() => {
+  const boxes = [...document.querySelectorAll(".graph .node")].map(one => one.getBBox());
+  const apart = (a, b) => a.x + a.width <= b.x || b.x + b.width <= a.x || a.y + a.height <= b.y || b.y + b.height <= a.y;
+  const holds = (a, b) => a.x <= b.x && a.y <= b.y && a.x + a.width >= b.x + b.width && a.y + a.height >= b.y + b.height;
+  return boxes.flatMap((a, at) => boxes.slice(at + 1).filter(b => !apart(a, b) && !holds(a, b) && !holds(b, a)));
+})()
+"""
+
 # What reaches over the right edge and does not scroll within a box of its own.
 TOO_WIDE = """
 [...document.querySelectorAll("body *")]
@@ -62,7 +94,7 @@ def stage(sqlite_url: str) -> Iterator[Stage]:
 
 
 @contextmanager
-def served(app: FastAPI) -> Iterator[str]:
+def served(app: FastAPI) -> Generator[str]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -169,10 +201,62 @@ def test_it_fits_a_phone_and_can_be_read(stage: Stage, site: str, chromium: Chro
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     chromium.ask("Emulation.setEmulatedMedia", features=features)
     chromium.ask("Emulation.setDeviceMetricsOverride", width=360, height=740, deviceScaleFactor=2, mobile=True)
-    for path in ("", "/runs", f"/runs/{run}", f"/runs/{held.run['id']}", "/mcp"):
+    asking = stage.submit(ASKING)
+    stage.complete(stage.claim(asking), Listening("approval"))
+    run_pages = [f"/runs/{one}" for one in (run, held.run["id"], asking)]
+    for path in ("", "/runs", *run_pages, "/workflows", "/workflows/tea-report", "/chat", "/mcp"):
         chromium.open(f"{site}/dashboard{path}")
         chromium.run("document.querySelectorAll('details').forEach(one => one.open = true)")
         assert chromium.run(TOO_WIDE) == [], path
         assert chromium.run(CONTRASTS) == [], path
     dark = chromium.run("getComputedStyle(document.body).backgroundColor")
     assert dark == ("rgb(17, 21, 27)" if scheme == "dark" else "rgb(246, 247, 249)")
+
+
+def test_a_waiting_step_is_approved_and_a_run_forked(stage: Stage, site: str, chromium: Chromium) -> None:
+    run = stage.submit(ASKING)
+    stage.complete(stage.claim(run), Listening("approval"))
+    chromium.open(f"{site}/dashboard/runs/{run}")
+    assert "Waits for the signal approval" in chromium.text
+    chromium.run("document.querySelector('form[action$=\"/signal\"] button').click()")
+    chromium.wait(lambda: "then llm ready" in chromium.text, "the next step is ready")
+    assert '"approved": true' in chromium.text
+    step(stage, run, "Done.")
+    chromium.wait(lambda: "asking succeeded" in chromium.text, "the run has ended")
+    chromium.run("document.querySelector('#step-2-fork').open = true")
+    chromium.run("document.querySelector('#step-2-fork button').click()")
+    chromium.wait(lambda: f"/runs/{run}" not in str(chromium.run("location.pathname")), "the fork is shown")
+    chromium.wait(lambda: "then llm ready" in chromium.text, "the fork's page is there")
+    assert '"approved": true' in chromium.text
+
+
+def test_a_workflow_is_drawn(stage: Stage, site: str, chromium: Chromium) -> None:
+    stage.submit(NESTED)
+    chromium.open(f"{site}/dashboard/workflows")
+    chromium.run("document.querySelector('a[href$=\"/nested\"]').click()")
+    chromium.wait(lambda: "Graph" in chromium.text, "the workflow's page opened")
+    assert chromium.run("document.querySelectorAll('.graph .node').length") == 6
+    assert chromium.run("document.querySelectorAll('.graph .edge').length") == 3
+    assert chromium.run(OVERLAPS) == []
+
+
+def test_a_model_is_tried_on_the_chat_page(tmp_path: Path) -> None:
+    simulated = {
+        "type": "simulated",
+        "models": {"slow": {"reply": "one two three", "chunks": 3, "input": 1, "output": 2}},
+    }
+    with gateway(tmp_path, {"providers": {"sim": simulated}, "models": {"local": "sim/slow"}}) as up:
+        up.start("serve", "--port", str(up.port), "--workers", "0")
+        up.wait_until_up(0)
+        with Chromium() as chromium:
+            chromium.open(f"{up.url}/dashboard/chat")
+            chromium.run("document.querySelector('[name=model]').value = 'local'")
+            chromium.run("document.querySelector('[name=text]').value = 'hello'")
+            chromium.run("document.querySelector('#chat').requestSubmit()")
+            chromium.wait(lambda: "one two three" in chromium.text and "sim/slow" in chromium.text, "it answered")
+            assert "USD" in chromium.text
+            chromium.run("document.querySelector('[name=model]').value = 'nothing'")
+            chromium.run("document.querySelector('[name=text]').value = 'again'")
+            chromium.run("document.querySelector('#chat').requestSubmit()")
+            chromium.wait(lambda: "No model is called" in chromium.text, "it said what is wrong")
+            assert chromium.run("document.querySelector('[name=text]').value") == "again"

@@ -93,7 +93,7 @@ def test_what_cannot_be_done_is_a_page_that_says_why(stage: Stage, browser: Test
     assert answer.status_code == 409 and "only a failed run can be retried" in answer.text
     assert browser.post(f"/dashboard/runs/{run}/explode", headers=SAME).status_code == 404
     assert browser.post("/dashboard/runs/none/cancel", headers=SAME).status_code == 404
-    large = browser.post(f"/dashboard/runs/{run}/resume", headers=SAME, content=b"x" * 10_000)
+    large = browser.post(f"/dashboard/runs/{run}/resume", headers=SAME, content=b"x" * 70_000)
     assert large.status_code == 413
 
 
