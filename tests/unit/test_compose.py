@@ -1,5 +1,6 @@
 """docker-compose.yml and Dockerfile: valid, reached from this machine alone, started in order, and without secrets."""
 
+import json
 import re
 import subprocess
 import sys
@@ -23,14 +24,14 @@ def test_the_file_keeps_the_compose_specification() -> None:
 
 
 def test_the_services_are_those_of_the_contract() -> None:
-    assert {"api", "worker", "redis", "postgres"} <= set(SERVICES)
+    assert {"api", "worker", "redis", "postgres", "prometheus", "grafana"} == set(SERVICES)
     assert SERVICES["api"]["command"][0] == "api"
     assert SERVICES["worker"]["command"][0] == "worker"
 
 
 def test_only_loopback_is_published() -> None:
     published = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert published == ["127.0.0.1:8080:8080"]
+    assert published == ["127.0.0.1:8080:8080", "127.0.0.1:3000:3000"]
     assert not any("network_mode" in service for service in SERVICES.values())
 
 
@@ -67,7 +68,7 @@ def test_what_must_last_is_on_a_volume() -> None:
 def test_images_are_pinned_to_a_version() -> None:
     images = [service["image"] for service in SERVICES.values()] + re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)
     assert len(images) >= 6
-    assert [image for image in images if not re.fullmatch(r"[a-z]+:\d+(\.\d+)*(-[a-z]+)?", image)] == []
+    assert [image for image in images if not re.fullmatch(r"([a-z]+/)?[a-z]+:v?\d+(\.\d+)*(-[a-z]+)?", image)] == []
 
 
 def test_secrets_come_from_outside() -> None:
@@ -102,3 +103,35 @@ def test_the_build_sees_the_sources_and_nothing_else() -> None:
         *("aigateway", "api", "worker", "engine", "providers", "mcp_bridge", "migrations", "workflows"),
         *("pyproject.toml", "requirements.lock", "README.md", "LICENSE"),
     }
+
+
+def metrics_of_ours() -> set[str]:
+    """Every metric that the code makes, as Prometheus calls it."""
+    code = "".join(path.read_text() for room in ("api", "worker", "engine") for path in (ROOT / room).rglob("*.py"))
+    names = set(re.findall(r'"(aigateway_[a-z_]+)"', code)) | {f"aigateway_budget_{name}" for name in BUDGETS}
+    return names | {name + end for name in names for end in ("_total", "_bucket", "_count", "_sum", "_info")}
+
+
+BUDGETS = ("limit_usd", "spent_usd", "reserved_usd", "alerts")
+WATCHING = ("prometheus.yml", "rules.yml", "grafana/aigateway.json", "grafana/datasource.yml", "grafana/provider.yml")
+
+
+def test_what_is_watched_is_there() -> None:
+    files = {name: (ROOT / "dashboards" / name).read_text() for name in WATCHING}
+    asked = {name for text in files.values() for name in re.findall(r"aigateway_[a-z_]+", text)}
+    assert len(asked) > 12 and asked <= metrics_of_ours()
+    rules = yaml.safe_load(files["rules.yml"])["groups"][0]["rules"]
+    assert all({"alert", "expr", "labels", "annotations"} <= rule.keys() for rule in rules)
+    panels = json.loads(files["grafana/aigateway.json"])["panels"]
+    source = yaml.safe_load(files["grafana/datasource.yml"])["datasources"][0]
+    assert {panel["datasource"]["uid"] for panel in panels} == {source["uid"]}
+    mounted = {
+        volume.split(":")[0]
+        for name in ("prometheus", "grafana")
+        for volume in SERVICES[name]["volumes"]
+        if volume.startswith("./")
+    }
+    assert mounted == {f"./dashboards/{name}" for name in WATCHING}
+    jobs = yaml.safe_load(files["prometheus.yml"])["scrape_configs"]
+    assert jobs[0]["static_configs"][0]["targets"] == ["api:8080"]
+    assert jobs[1]["dns_sd_configs"][0] == {"names": ["worker"], "type": "A", "port": 9100}
