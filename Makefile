@@ -9,7 +9,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PATH := $(PATH):$(CURDIR)/$(BIN)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test check bench chaos picture lock format \
+.PHONY: help setup setup-dev demo test check bench chaos picture lock schema format \
         check-format check-lint check-types check-layers check-migrations check-wheel
 
 help:  ## this list
@@ -32,7 +32,10 @@ chaos: setup-dev  ## the long failure drills
 
 check: check-format check-lint check-types check-layers check-migrations check-wheel  ## everything else that CI demands
 
-check-format: setup-dev
+check-schema: setup  ## write workflows/schema.json, which editors read, anew
+	@$(BIN)/aigateway workflows schema > workflows/schema.json
+
+format: setup-dev
 	$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; false; }
 
 check-lint: setup-dev

@@ -115,3 +115,11 @@ def graph(
         print_json(found)
     else:
         typer.echo(found["mermaid"].rstrip("\n") if mermaid else workflow_tree(found))
+
+
+@group.command(epilog="Example: aigateway workflows schema > schema.json")
+def schema() -> None:
+    """Prints the JSON Schema of the workflow language, for editors and for models that write workflows. Needs no server."""
+    from engine.schema import language_schema
+
+    print_json(language_schema())

@@ -1,5 +1,6 @@
 """The JSON Schema of the language: it agrees with the loader on every shipped workflow and on wrong forms."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ def test_the_schema_is_one() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_workflow_follows_it(path: Path) -> None:
     assert not list(VALIDATOR.iter_errors(yaml.safe_load(path.read_text())))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_an_editor_finds_the_schema_beside_it(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=schema.json"
+    shipped = json.loads((path.parent / "schema.json").read_text())
+    assert shipped == SCHEMA, "the language has changed: run `make schema`"
 
 
 def test_every_key_has_a_description() -> None:
