@@ -64,7 +64,7 @@ class Caller:
 
 async def start_run(services: Services, workflow: str | dict[str, Any], asked: RunRequest, caller: Caller) -> Submitted:
     """Check, store, ring. Raises: UserError and its kind; nothing is stored then."""
-    definition, version = await _definition(services, workflow)
+    definition, version = await definition_of(services, workflow)
     await check_names(services, definition)
     if asked.webhook_url is not None:
         check_address(asked.webhook_url, allow_private_networks=services.allow_private_networks, param="webhook_url")
@@ -90,7 +90,7 @@ async def start_run(services: Services, workflow: str | dict[str, Any], asked: R
 
 async def preview_run(services: Services, workflow: str | dict[str, Any], asked: RunRequest) -> dict[str, Any]:
     """A dry run: checked as a run is, and nothing stored. Raises: UserError and its kind."""
-    definition, _ = await _definition(services, workflow)
+    definition, _ = await definition_of(services, workflow)
     await check_names(services, definition)
     budget = None if asked.budget_usd is None else to_picousd(asked.budget_usd)
     return await dry_run(services, definition, asked.input, budget)
@@ -102,7 +102,8 @@ def ring_all(services: Services, rings: Iterable[Ring]) -> None:
         services.doorbell.ring(ring.step_id, ring.priority)
 
 
-async def _definition(services: Services, workflow: str | dict[str, Any]) -> tuple[Definition, Row | None]:
+async def definition_of(services: Services, workflow: str | dict[str, Any]) -> tuple[Definition, Row | None]:
+    """What is to run, with the row of its version where it is a stored one. Raises: UserError."""
     if not isinstance(workflow, str):
         name = workflow.get("name")
         told = name if isinstance(name, str) else "inline"

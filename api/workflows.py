@@ -83,7 +83,8 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
         if definition.name != name:
             message = f"the definition is named {definition.name!r}, the path says {name!r}"
             raise UserError("invalid_workflow", message, param="name")
-        stored = await services.database.write(lambda tx: put(tx, definition, "api", now_us()))
+        key_id: str | None = getattr(request.state, "key_id", None)
+        stored = await services.database.write(lambda tx: put(tx, definition, "api", now_us(), key_id=key_id))
         view = workflow_view(stored.row) | {"warnings": await _warnings(services, definition)}
         return JSONResponse(view, status_code=201 if stored.created else 200)
 

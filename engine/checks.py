@@ -14,11 +14,13 @@ from engine.keys import LATER_TOP_KEYS, MAX_NAME, TOP_KEYS, WORKFLOW_NAME_PATTER
 from engine.mistakes import Findings
 from engine.money import to_picousd
 from engine.references import Names, check_outputs, everything, resolve_needs
+from engine.schedule_reader import read_schedules
 from engine.shapes import Spot, check_key, check_known, check_required, readings, wrong_type
 from engine.step_reader import StepReader
 from engine.yaml12 import Node
 
 _TOP_LISTS = ("steps", "on_failure", "finally")
+_READ_ELSEWHERE = (Kind.STEPS, Kind.SCHEDULE)
 
 
 def check(root: Node, findings: Findings, *, name: str | None, source: str) -> Definition | None:
@@ -31,6 +33,8 @@ def check(root: Node, findings: Findings, *, name: str | None, source: str) -> D
     check_required(spot, TOP_KEYS, "a workflow")
     given = {key: _top_value(key, spot.entry(key)) for key in root.entries if key in TOP_KEYS}
     given["name"] = _check_name(spot, name)
+    if "schedule" in root.entries:
+        given["schedule"] = read_schedules(spot.entry("schedule"), given.get("inputs"))
     reader = StepReader(findings)
     scope = Scope()
     lists = {key: reader.read(spot.entry(key), scope, None, None) if key in root.entries else [] for key in _TOP_LISTS}
@@ -52,6 +56,7 @@ def _definition(given: dict[str, Any], lists: dict[str, list[Draft]], output_rea
         output_reads=output_reads,
         budget_picousd=None if budget is None else to_picousd(Decimal(repr(budget))),
         deadline_s=given.get("deadline"),
+        schedules=given.get("schedule", ()),
         source=source,
     )
 
@@ -77,7 +82,7 @@ def _top_value(name: str, spot: Spot) -> Any:
     key = TOP_KEYS[name]
     if name == "inputs":
         return _inputs(spot)
-    return None if key.kind is Kind.STEPS or name == "name" else check_key(key, spot)
+    return None if key.kind in _READ_ELSEWHERE or name == "name" else check_key(key, spot)
 
 
 def _check_name(spot: Spot, stored: str | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.schedule_spec import ScheduleSpec
 from engine.states import ErrorClass
 
 
@@ -80,6 +81,7 @@ class Definition:
     output_reads: Reads = NOTHING
     budget_picousd: int | None = None
     deadline_s: float | None = None
+    schedules: tuple[ScheduleSpec, ...] = ()
     source: str = ""  # the YAML text as it was given
 
     def walk(self) -> Iterator[Step]:

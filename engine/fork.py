@@ -28,7 +28,7 @@ _FRESH = ("worker_id", "due_us", "waits_for", "branch", "input_json", "input_dig
           "output_digest", "model", "error_class", "error_message", "started_us", "finished_us")  # fmt: skip
 _ENDS = ("output_json", "output_digest", "error_step", "error_class", "error_message", "pause_reason", "phase", "retries",
          "started_us", "finished_us", "idempotency_key", "idempotency_hash", "start_us", "parent_run_id", "parent_step_id",
-         "answers_to", "depth")  # fmt: skip
+         "answers_to", "depth", "schedule_id", "scheduled_us")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

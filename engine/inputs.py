@@ -17,11 +17,19 @@ def check_inputs(definition: Definition, given: object) -> dict[str, Any]:
     """
     if not isinstance(given, Mapping):
         raise _refused([Mistake("the input has to be an object", "input")])
-    values = dict(cast(Mapping[str, Any], given))
-    if definition.inputs is None:
-        return values
-    mistakes = _undeclared(definition.inputs, values)
-    for name, schema in definition.inputs.items():
+    values, mistakes = input_mistakes(definition.inputs, cast(Mapping[str, Any], given))
+    if mistakes:
+        raise _refused(mistakes)
+    return values
+
+
+def input_mistakes(inputs: Mapping[str, Any] | None, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:
+    """What is given with the defaults filled in, and all that does not fit what is declared."""
+    values = dict(given)
+    if inputs is None:
+        return values, []
+    mistakes = _undeclared(inputs, values)
+    for name, schema in inputs.items():
         if name in values:
             found = violations(schema, values[name])
             mistakes += [Mistake(message, f"input.{name}{where}") for where, message in found]
@@ -29,9 +37,7 @@ def check_inputs(definition: Definition, given: object) -> dict[str, Any]:
             values[name] = copy.deepcopy(schema["default"])
         else:
             mistakes.append(Mistake("is required", f"input.{name}"))
-    if mistakes:
-        raise _refused(mistakes)
-    return values
+    return values, mistakes
 
 
 def _undeclared(inputs: Mapping[str, Any], values: Mapping[str, Any]) -> list[Mistake]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from engine.states import ErrorClass
+from engine.schedule_spec import MAX_CATCH_UP, Overlap
+from engine.states import ErrorClass, Priority
 
 ID_PATTERN = r"^[a-z][a-z0-9_]*$"
 WORKFLOW_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
@@ -22,6 +23,7 @@ MAX_NAME = 100
 MAX_CASE = 80  # characters of a case's value
 MAX_KEY = 300  # characters of a step's key, its numbers included
 MAX_ITEMS = 100_000
+MAX_SCHEDULES = 50
 SIGNAL_PATTERN = r"^[A-Za-z0-9_.-]{1,100}$"
 
 
@@ -46,6 +48,7 @@ class Kind(StrEnum):
     OBJECT = "object"
     ON_ERROR = "on_error"
     RETRY = "retry"
+    SCHEDULE = "schedule"
     SIGNAL = "signal"
     STATUSES = "statuses"
     STEPS = "steps"
@@ -111,6 +114,35 @@ RETRY_KEYS: dict[str, Key] = {
         "The classes of errors that are tried again (default rate_limit, overloaded, timeout, connection, server_error).",
         choices=ERROR_CLASSES,
     ),
+}
+
+SCHEDULE_KEYS: dict[str, Key] = {
+    "cron": Key(
+        Kind.TEXT,
+        "When: minute, hour, day of month, month, day of week, as in cron(5), or a name such as @daily.",
+        required=True,
+        examples=("0 7 * * MON-FRI", "*/15 * * * *", "@daily"),
+    ),
+    "timezone": Key(
+        Kind.TEXT, "The time zone of those times, by its IANA name (default UTC).", examples=("Europe/Berlin",)
+    ),
+    "overlap": Key(
+        Kind.CHOICE,
+        "What happens when the schedule's run before is still under way: skip leaves the firing out, queue lets it wait"
+        " (default skip).",
+        choices=tuple(Overlap),
+    ),
+    "catch_up": Key(
+        Kind.INTEGER,
+        "How many firings that nobody was there for are made up afterwards, the newest ones, one run behind the other; with"
+        " queue also how many may wait (default 1).",
+        minimum=0,
+        maximum=MAX_CATCH_UP,
+    ),
+    "input": Key(Kind.OBJECT, "The input of each run, as it stands: expressions are not evaluated here."),
+    "tags": Key(Kind.OBJECT, "Tags of each run: names and texts."),
+    "priority": Key(Kind.CHOICE, "The priority of each run (default normal).", choices=tuple(Priority)),
+    "enabled": Key(Kind.BOOLEAN, "Whether it comes due at all (default true)."),
 }
 
 STEP_KEYS: dict[str, Key] = {
@@ -353,6 +385,11 @@ TOP_KEYS: dict[str, Key] = {
     "inputs": Key(Kind.INPUTS, "A JSON Schema for each input. Required unless it has a `default`; others are refused."),
     "budget_usd": Key(Kind.NUMBER, "The most that a run may cost, in USD.", minimum=0, maximum=1_000_000),
     "deadline": Key(Kind.DURATION, "The longest that a run may take.", examples=("1h",)),
+    "schedule": Key(
+        Kind.SCHEDULE,
+        "When a run starts by itself, as long as the definition is stored: a cron line, an object, or a list of those.",
+        examples=("0 7 * * *",),
+    ),
     "steps": Key(Kind.STEPS, "What the workflow does, in order unless `needs` says otherwise.", required=True),
     "on_failure": Key(
         Kind.STEPS, "Steps to run when the run has failed, before it ends; `run.error` says why it failed."
@@ -367,4 +404,4 @@ MESSAGE_ROLES = ("system", "developer", "user", "assistant")
 
 LATER_STEP_TYPES = ("agent",)
 LATER_STEP_KEYS = ("concurrency",)
-LATER_TOP_KEYS = ("concurrency", "schedule", "cache")
+LATER_TOP_KEYS = ("concurrency", "cache")

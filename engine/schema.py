@@ -10,8 +10,10 @@ from engine.keys import (
     EXPRESSION_WORDS,
     ID_PATTERN,
     MAX_NAME,
+    MAX_SCHEDULES,
     MESSAGE_ROLES,
     RETRY_KEYS,
+    SCHEDULE_KEYS,
     SIGNAL_PATTERN,
     STEP_KEYS,
     STEP_TYPES,
@@ -25,6 +27,7 @@ from engine.keys import (
 )
 
 _STEPS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/step"}}
+_SCHEDULE: dict[str, Any] = {"$ref": "#/$defs/schedule"}
 _STATUS: dict[str, Any] = {"type": "integer", "minimum": 100, "maximum": 599}
 _EXPRESSION: dict[str, Any] = {"type": "string", "pattern": r"\$\{"}
 _JSON_SCHEMA: dict[str, Any] = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
@@ -69,7 +72,7 @@ def language_schema() -> dict[str, Any]:
         "title": "aigateway workflow",
         "description": "A workflow definition. Expressions are written ${…}.",
         **_object(TOP_KEYS, special={"name": _workflow_name()}),
-        "$defs": {"step": _step(), "message": _message()},
+        "$defs": {"step": _step(), "message": _message(), "schedule": _schedule()},
     }
 
 
@@ -113,6 +116,11 @@ def _of_type(name: str, step_type: StepType) -> dict[str, Any]:
     return {"if": {"properties": {"type": {"const": name}}, "required": ["type"]}, "then": then}
 
 
+def _schedule() -> dict[str, Any]:
+    line = {"type": "string", "minLength": 1, "description": "A cron line, in UTC."}
+    return {"description": "When a run starts by itself.", "anyOf": [line, _object(SCHEDULE_KEYS)]}
+
+
 def _message() -> dict[str, Any]:
     return {
         "type": "object",
@@ -154,5 +162,8 @@ def _shape(key: Key) -> dict[str, Any]:
             return {"type": "array", "minItems": 1, "items": {"enum": list(key.choices)}}
         case Kind.RETRY:
             return _object(RETRY_KEYS)
+        case Kind.SCHEDULE:
+            several = {"type": "array", "minItems": 1, "maxItems": MAX_SCHEDULES, "items": _SCHEDULE}
+            return {"anyOf": [_SCHEDULE, several]}
         case _:
             return dict(_FIXED[key.kind])

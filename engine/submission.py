@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.catalogue import Catalogue
-from engine.clock import new_id
+from engine.clock import iso, new_id
 from engine.definition import Definition
 from engine.errors import Conflict
 from engine.inputs import check_inputs
@@ -31,6 +31,15 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True)
+class Firing:
+    """The schedule that starts a run, and the time for which it does."""
+
+    schedule_id: str
+    schedule: str
+    due_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Submission:
     """What a client asks for. `version` is the stored version to pin; None: `definition` is inline and stored with the run."""
 
@@ -46,6 +55,7 @@ class Submission:
     request_id: str | None = None
     start_us: int | None = None  # no step starts before; a time that has passed changes nothing
     parent: Parent | None = None
+    firing: Firing | None = None
 
     def fingerprint(self) -> str:
         """Equal for submissions that ask for the same."""
@@ -94,7 +104,7 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
     run = _run_row(tx, asked, value, version_id, now)
     insert_run(tx, run, asked.tags)
     transition = Transition(tx, run, graph, now)
-    transition.history.add(EventType.RUN_SUBMITTED)
+    transition.history.add(EventType.RUN_SUBMITTED, data=_told(asked.firing))
     transition.begin()
     transition.close()
     return Submitted(run, True, tuple(transition.rings))
@@ -140,6 +150,7 @@ def _run_row(tx: Tx, asked: Submission, value: Any, version_id: str, now: int) -
         "created_us": now,
         "start_us": asked.start_us,
         **({} if asked.parent is None else _child_of(asked.parent)),
+        **({} if asked.firing is None else _started_by(asked.firing)),
         "deadline_us": None if deadline_s is None else max(now, asked.start_us or 0) + int(deadline_s * 1_000_000),
     }
 
@@ -151,3 +162,11 @@ def _child_of(parent: Parent) -> Row:
         "answers_to": parent.step_id,
         "depth": parent.depth,
     }
+
+
+def _started_by(firing: Firing) -> Row:
+    return {"schedule_id": firing.schedule_id, "scheduled_us": firing.due_us}
+
+
+def _told(firing: Firing | None) -> dict[str, str] | None:
+    return None if firing is None else {"schedule": firing.schedule, "due_at": iso(firing.due_us)}

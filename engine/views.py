@@ -41,6 +41,9 @@ def run_view(tx: Tx, run: Row) -> dict[str, Any]:
         "tags": loads(run["tags_json"]),
         "forked_from": run["forked_from"],
         "parent": run["parent_run_id"],
+        "schedule": None
+        if run["schedule_id"] is None
+        else {"id": run["schedule_id"], "due_at": iso(run["scheduled_us"])},
         "start_at": _iso(run["start_us"]),
         "created_at": iso(run["created_us"]),
         "started_at": _iso(run["started_us"]),

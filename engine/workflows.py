@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.clock import new_id
 from engine.definition import Definition
+from engine.definition_schedules import follow_definition, forget_schedules
 from engine.errors import NotFound, UserError
 from engine.loader import load
 from engine.store.database import Row, Tx
@@ -34,8 +35,8 @@ class Stored:
     changed: bool
 
 
-def put(tx: Tx, definition: Definition, origin: str, now: int) -> Stored:
-    """Store a definition; the same text again changes nothing."""
+def put(tx: Tx, definition: Definition, origin: str, now: int, *, key_id: str | None = None) -> Stored:
+    """Store a definition; the same text again changes nothing. Its schedules run under the API key that stores it."""
     tx.point("put_workflow")
     lock_name(tx, f"workflow:{definition.name}")
     digest = hashlib.sha256(definition.source.encode()).hexdigest()
@@ -66,6 +67,7 @@ def put(tx: Tx, definition: Definition, origin: str, now: int) -> Stored:
                 "updated_us": now,
             },
         )
+    follow_definition(tx, definition, key_id, now)
     row = get_workflow(tx, definition.name)
     assert row is not None
     return Stored(row, created=known is None, changed=True)
@@ -100,10 +102,12 @@ def find(tx: Tx, name: str) -> Row:
 
 
 def remove(tx: Tx, name: str) -> None:
-    """Forget a name; runs that are pinned to its versions go on. Raises: NotFound."""
+    """Forget a name and the schedules of its definition; runs that are pinned to its versions go on. Raises: NotFound."""
     tx.point("remove_workflow")
+    lock_name(tx, f"workflow:{name}")
     find(tx, name)
     delete_workflow(tx, name)
+    forget_schedules(tx, name)
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Definition], Mapping[str, UserError]]:

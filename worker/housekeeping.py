@@ -15,6 +15,7 @@ from engine.catalogue import Catalogue
 from engine.child_runs import answer, unanswered
 from engine.clock import now_us
 from engine.errors import RetryableError
+from engine.firing import due_now, fire
 from engine.ports import Doorbell
 from engine.store.database import Database
 from engine.store.steps import steps_held_by
@@ -125,6 +126,7 @@ class Sweeper:
         if await self._database.read(lambda tx: anything_due(tx, now_us())):
             await self._wake()
             await self._database.write(lambda tx: expire_runs(tx, self._catalogue, now_us()))
+        await self._fire()
         await self._answer_steps()
         self._offer(await self._database.read(lambda tx: overlooked(tx, now_us())))
 
@@ -135,6 +137,15 @@ class Sweeper:
             found = await self._database.write(lambda tx: wake_due(tx, self._catalogue, now_us()))
             self._ring(found)
             more = found.more
+
+    async def _fire(self) -> None:
+        """Start the runs that schedules are due for; of one that was asleep for long, slice by slice."""
+        for schedule_id in await self._database.read(lambda tx: due_now(tx, now_us())):
+            more = True
+            while more:
+                fired = await self._database.write(lambda tx, one=schedule_id: fire(tx, self._catalogue, one, now_us()))
+                self._ring(Swept(fired.rings))
+                more = fired.more
 
     async def _answer_steps(self) -> None:
         """Steps learn of the ends of the runs they started, and children of the ends of their steps."""

@@ -3,6 +3,7 @@
 workflows, workflow_versions   definitions: the newest text by name, and every version a run may be pinned to
 runs, run_tags                 one row a run; hot, so large inputs and outputs live in payloads
 steps, attempts                one row a step, one row a claim of it; `steps.attempt` is the fence
+schedules                      when workflows run by themselves, and what became of each one's firings
 signals                        what was sent to a run by name, and the step that took it
 cached_results                 results of steps with `cache`, by what was called
 events                         append-only history, numbered per run
@@ -51,6 +52,8 @@ UNSETTLED = "status IN ('started', 'unknown')"
 """As SQL text: SQLite takes a partial index only where the query says the same word for word."""
 ACTIVE = "status IN ('ready', 'running')"
 """The same for steps that a worker holds or may take."""
+SCHEDULED_OPEN = "schedule_id IS NOT NULL AND finished_us IS NULL"
+"""The same for runs that a schedule started and that have not ended."""
 
 
 class ReadableTime(ColumnElement[str]):
@@ -149,11 +152,16 @@ runs = Table(
     Column("parent_step_id", String(36)),  # the `workflow` step that this run was started by
     Column("answers_to", String(36)),  # the same, for as long as that step has not been told of the end
     Column("depth", Integer),  # how many runs are above this one; null: none
+    Column("schedule_id", String(36)),  # the schedule that started it, and the due time that it was started for
+    Column("scheduled_us", BigInteger),
     Index(None, "status", "id"),
     Index(None, "workflow_name", "id"),
     Index(None, "deadline_us"),
     Index("ix_runs_parent_run_id", "parent_run_id", **_where("parent_run_id IS NOT NULL")),
     Index("ix_runs_answers_to", "answers_to", **_where("answers_to IS NOT NULL")),
+    # Each firing is one run.
+    Index("uq_runs_firing", "schedule_id", "scheduled_us", unique=True, **_where("schedule_id IS NOT NULL")),
+    Index("ix_runs_scheduled_open", "schedule_id", **_where(SCHEDULED_OPEN)),
 )
 
 run_tags = Table(
@@ -201,6 +209,39 @@ steps = Table(
     Index("ix_steps_children", "run_id", "parent_key", **_where("parent_key IS NOT NULL")),
     Index("ix_steps_waits_for", "run_id", "waits_for", **_where("waits_for IS NOT NULL")),
     Index("ix_steps_active", "run_id", **_where(ACTIVE)),
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(220), nullable=False, unique=True),
+    Column("workflow_name", String(200), nullable=False),
+    Column("origin", String(20), nullable=False),  # http | definition
+    Column("cron", String(200), nullable=False),
+    Column("zone", String(60), nullable=False),
+    Column("overlap", String(10), nullable=False),
+    Column("catch_up", Integer, nullable=False),
+    Column("input_json", Text, nullable=False),
+    Column("tags_json", Text, nullable=False),
+    Column("priority", String(10), nullable=False),
+    Column("budget_picousd", BigInteger),
+    Column("key_id", String(36)),  # the API key that asked for it; its runs count as that key's
+    Column("enabled", Boolean, nullable=False),
+    Column("next_us", BigInteger),  # null: not enabled, or it never comes again
+    Column("backlog_json", Text),  # due times that wait for the end of the run before; null: none
+    Column("last_due_us", BigInteger),
+    Column("last_run_id", String(36)),
+    Column("fired", Integer, nullable=False),
+    Column("skipped", Integer, nullable=False),  # the run before was under way
+    Column("missed", Integer, nullable=False),  # nobody was there to start them, and catch_up did not reach them
+    Column("failed", Integer, nullable=False),  # no run could be started
+    Column("error_message", Text),  # of the newest firing, where it failed
+    Column("error_us", BigInteger),
+    Column("created_us", BigInteger, nullable=False),
+    Column("updated_us", BigInteger, nullable=False),
+    Index(None, "next_us"),
+    Index(None, "workflow_name"),
 )
 
 signals = Table(

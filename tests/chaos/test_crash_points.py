@@ -1,7 +1,9 @@
 """Each commit point, killed before and after, and cut off from the database's answer with the commit done or not: whatever was answered 202 still ends right, and nothing finished is paid for twice."""
 
 import ast
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ BY_ITSELF = {
 }  # fmt: skip
 ASKED_FOR = {"cancel", "pause", "resume", "retry", "remove_workflow", "redeliver", "expire_runs", "give_back"}
 OF_STEP_TYPES = {"signal", "fork", "answer", "remember"}
+OF_SCHEDULES = {"create_schedule", "fire_schedule", "remove_schedule"}
 OUTER: dict[str, Any] = {
     "name": "outer",
     "steps": [
@@ -60,7 +63,7 @@ def points_in_the_code() -> set[str]:
 
 
 def test_every_commit_point_is_killed_at() -> None:
-    assert points_in_the_code() == BY_ITSELF | ASKED_FOR | OF_STEP_TYPES
+    assert points_in_the_code() == BY_ITSELF | ASKED_FOR | OF_STEP_TYPES | OF_SCHEDULES
 
 
 class Patient:
@@ -185,6 +188,33 @@ def test_signals_children_forks_and_kept_results_survive_death_at(point: str, mo
         assert marker.exists(), f"nobody died at {point}"
         in_flight = (point, moment) == ("remember", "before")  # its answer was not yet kept
         assert upstream.control.count() == 1 + in_flight  # neither a fork nor a death behind a kept result pays again
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("point", sorted(OF_SCHEDULES))
+def test_each_firing_stays_one_run_through_death_at(point: str, moment: str, tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+    crash = {"_AIGATEWAY_CRASH_AT": f"{point}:{moment}:{marker}"}
+    with OpenAIUpstream() as upstream, gateway(tmp_path / "home", config(upstream), **crash) as up:
+        patient = Patient(up)
+        patient.start_again()
+        patient.ask("PUT", "/v1/workflows/inner", json=INNER)
+        body = {"name": "yearly", "workflow": "inner", "cron": "@yearly"}
+        assert patient.ask("POST", "/v1/schedules", json=body).status_code in (200, 201)
+        now = int(time.time()) * 1_000_000
+        with closing(sqlite3.connect(up.folder / "aigateway.db", timeout=30)) as database:
+            database.execute("UPDATE schedules SET next_us = ?", (now,))
+            database.commit()
+        wait_until(lambda: patient.ask("GET", "/v1/schedules/yearly").json()["fired"] == 1, "it has fired", 40)
+        schedule = patient.ask("GET", "/v1/schedules/yearly").json()
+        run = patient.ask("GET", f"/v1/runs/{schedule['last_run_id']}", params={"wait": 40}).json()
+        assert (run["status"], run["schedule"]["due_at"]) == ("succeeded", schedule["last_at"]), (run, up.logs())
+        assert patient.ask("DELETE", "/v1/schedules/yearly").status_code in (200, 404)
+        assert patient.ask("GET", "/v1/schedules").json()["data"][0]["name"] != "yearly"
+        runs = patient.ask("GET", "/v1/runs").json()["data"]
+        assert [each["id"] for each in runs] == [run["id"]]
+        assert marker.exists(), f"nobody died at {point}"
 
 
 def ask_for(point: str, patient: Patient, run_id: str) -> None:

@@ -204,7 +204,7 @@ def test_one_mistake_in_a_step(step: str, message: str, suggestion: str | None) 
         ("name: w\nsteps: {}", "a list of steps", "steps", None),
         ("name: w\nstep: 1\nsteps: [{id: a, type: set, value: 1}]", "no key 'step'", "step", "steps"),
         ("name: w\nfinally: []\nsteps: [{id: a, type: set, value: 1}]", "at least one step", "finally", None),
-        ("name: w\nschedule: x\nsteps: [{id: a, type: set, value: 1}]", "does not run `schedule`", "schedule", None),
+        ("name: w\ncache: 1h\nsteps: [{id: a, type: set, value: 1}]", "does not run `cache`", "cache", None),
         ("name: w\nbudget_usd: -1\nsteps: [{id: a, type: set, value: 1}]", "at least 0", "budget_usd", None),
         ("name: w\nbudget_usd: a lot\nsteps: [{id: a, type: set, value: 1}]", "a number, not text", "budget_usd", None),
         ("name: w\ninputs: [a]\nsteps: [{id: a, type: set, value: 1}]", "a JSON Schema for each", "inputs", None),
