@@ -1,13 +1,14 @@
 """Copies a SQLite database while others use it, through SQLite's own backup API."""
 
+import os
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
 from engine.errors import FatalError, UserError
 
 _SQLITE = "sqlite:///"
-_PAGES_AT_ONCE = 1000
 
 
 def sqlite_file(database_url: str) -> Path | None:
@@ -17,7 +18,7 @@ def sqlite_file(database_url: str) -> Path | None:
 
 
 def backup_sqlite(database_url: str, target: Path) -> None:
-    """Writes a consistent copy to a new file; a copy that did not get through is removed.
+    """Writes a consistent copy, of one moment, to a new file; a copy that did not get through is removed.
 
     Raises: UserError where the database is not SQLite or a path does not fit, FatalError where copying fails.
     """
@@ -27,13 +28,42 @@ def backup_sqlite(database_url: str, target: Path) -> None:
     if not source.is_file():
         raise UserError("invalid_config", f"{source}: there is no database yet")
     if target.exists():
-        raise UserError("invalid_request", f"{target} exists already; a backup never overwrites a file")
+        raise _taken(target)
+    part: Path | None = None
     try:
-        with (
-            closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as reader,
-            closing(sqlite3.connect(target)) as writer,
-        ):
-            reader.backup(writer, pages=_PAGES_AT_ONCE)
-    except sqlite3.Error as error:
-        target.unlink(missing_ok=True)
+        with tempfile.NamedTemporaryFile(
+            prefix=f"{target.name}.", suffix=".part", dir=target.parent, delete=False
+        ) as made:
+            part = Path(made.name)
+        _copy(source, part)
+        _put_in_place(part, target)
+    except FileExistsError:
+        raise _taken(target) from None
+    except (sqlite3.Error, OSError) as error:
         raise FatalError("backup_failed", f"the backup did not get through: {error}") from None
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def _copy(source: Path, part: Path) -> None:
+    """In one step: between two, every write of another process would make SQLite begin anew, and it might never end."""
+    with (
+        closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)) as reader,
+        closing(sqlite3.connect(part)) as writer,
+    ):
+        reader.backup(writer)
+
+
+def _put_in_place(part: Path, target: Path) -> None:
+    """Whole under its name or not at all. Raises: FileExistsError."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        part.rename(target)
+
+
+def _taken(target: Path) -> UserError:
+    return UserError("invalid_request", f"{target} exists already; a backup never overwrites a file")

@@ -16,6 +16,7 @@ from worker.executors.http import HttpExecutor
 from worker.executors.llm import LlmExecutor
 from worker.executors.mcp_tool import McpToolExecutor
 from worker.process import WorkerParts, run_worker
+from worker.retention import Keep
 
 
 def main() -> None:
@@ -64,6 +65,7 @@ async def _work(settings: Settings, told: argparse.Namespace) -> int:
         alert_url=settings.webhooks.alert_url,
         allow_private_networks=settings.webhooks.allow_private_networks,
         reject_unknown_prices=settings.unknown_prices == "reject",
+        keep=Keep(settings.retention.runs_days, settings.retention.requests_days),
         metrics_host=settings.server.host,
         metrics_port=told.metrics_port,
         close=close,

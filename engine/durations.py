@@ -9,11 +9,11 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)")
 
 
-def parse_duration(value: object) -> float:
-    """Seconds, above 0 and at most a year. Raises: ValueError with a sentence to show."""
+def parse_duration(value: object, *, longest_s: float = LONGEST_S) -> float:
+    """Seconds, above 0 and at most a year unless told otherwise. Raises: ValueError with a sentence to show."""
     seconds = _seconds(value)
-    if not 0 < seconds <= LONGEST_S:
-        raise ValueError("a duration has to be above 0 and at most 366 days")
+    if not 0 < seconds <= longest_s:
+        raise ValueError(f"a duration has to be above 0 and at most {longest_s / 86_400:.0f} days")
     return seconds
 
 

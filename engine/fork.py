@@ -20,7 +20,7 @@ from engine.states import STEP_ENDED, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps, loads
 from engine.store.payloads import pack
-from engine.store.runs import get_run, insert_run
+from engine.store.runs import insert_run, lock_run
 from engine.store.steps import STEP_COLUMNS, insert_steps, steps_of_run
 from engine.transition import Transition
 
@@ -43,7 +43,7 @@ class Fork:
 def fork(tx: Tx, catalogue: Catalogue, run_id: str, asked: Fork, now: int) -> tuple[Row, list[Ring]]:
     """Make the new run. Raises: NotFound; UserError for an unknown step or a wrong input, with nothing stored."""
     tx.point("fork")
-    old = get_run(tx, run_id)
+    old = lock_run(tx, run_id)  # its large values are named by the copies before retention could take them
     if old is None:
         raise NotFound("run_not_found", f"there is no run {run_id}", param="run_id")
     graph = catalogue.graph(tx, old["version_id"])

@@ -20,6 +20,7 @@ from worker.broker import BrokerDoorbell, declare_bells
 from worker.deliveries import Deliveries
 from worker.housekeeping import Heartbeat, Sweeper, register
 from worker.liveness import LifeLock, runtime_folder
+from worker.retention import Keep, Retention
 from worker.runner import StepLimits, StepRunner
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,7 @@ class WorkerParts:
     alert_url: str | None
     allow_private_networks: bool
     reject_unknown_prices: bool
+    keep: Keep
     metrics_host: str
     metrics_port: int | None
     close: Callable[[], Awaitable[None]]
@@ -104,7 +106,8 @@ class _Process:
         )
         self._bells.start()
         log.info("worker started", action="start", worker=self._id, pid=os.getpid())
-        return [asyncio.create_task(sweeper.run()), asyncio.create_task(self._deliveries.run())]
+        retention = Retention(self._database, self._parts.keep)
+        return [asyncio.create_task(each.run()) for each in (sweeper, self._deliveries, retention)]
 
     async def end(self, beside: list[asyncio.Task[None]]) -> None:
         """Drain, close everything, and tell the database: nobody has to find this process dead."""

@@ -1,4 +1,4 @@
-"""`aigateway db …`: the schema and copies of the database that the settings name. Needs no server."""
+"""`aigateway db …`: the schema of the database that the settings name, copies of it, and what is deleted from it. Needs no server."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +10,12 @@ from aigateway.cli.options import ConfigOption, JsonOption, print_json
 # Imports inside functions: SQLAlchemy, Alembic and pydantic cost more than a command's --help may take.
 # ruff: noqa: PLC0415
 
+_LONGEST_S = 100 * 366 * 86_400.0
 group = typer.Typer(
-    name="db", help="The database: schema and copies.", no_args_is_help=True, epilog="Example: aigateway db current"
+    name="db",
+    help="The database: schema, copies, and deleting what is old.",
+    no_args_is_help=True,
+    epilog="Example: aigateway db current",
 )
 
 
@@ -65,3 +69,50 @@ def backup(
 
     backup_sqlite(process_settings(config).database_url, file)
     typer.echo(str(file))
+
+
+@group.command(epilog="Example: aigateway db prune --older-than 30d --dry-run")
+def prune(
+    *,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION", help="Finished runs older than this go, such as 30d; else retention.runs_days."
+        ),
+    ] = None,
+    requests_older_than: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Ledger rows older than this go; else retention.requests_days."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Deletes old runs and ledger rows at once, as workers do every hour; servers may be running."""
+    from aigateway.pruning import prune_now
+    from aigateway.settings import process_settings
+
+    ages_s = [
+        _seconds(told, option)
+        for told, option in ((older_than, "--older-than"), (requests_older_than, "--requests-older-than"))
+    ]
+    counts = prune_now(process_settings(config), ages_s[0], ages_s[1], dry_run=dry_run)
+    if as_json:
+        print_json({"dry_run": dry_run, "deleted": counts})
+        return
+    for table, number in counts.items():
+        if number:
+            typer.echo(f"{table}\t{number}")
+    total = sum(counts.values())
+    told = "would be deleted" if dry_run else "deleted"
+    typer.echo(f"{total} rows {told}" if total else "nothing is that old", err=True)
+
+
+def _seconds(told: str | None, option: str) -> float | None:
+    """Raises: BadParameter."""
+    from engine.durations import parse_duration
+
+    try:
+        return None if told is None else parse_duration(told, longest_s=_LONGEST_S)
+    except ValueError as error:
+        raise typer.BadParameter(f"{told}: {error}", param_hint=option) from None

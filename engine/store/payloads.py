@@ -14,9 +14,14 @@ from engine.store.tables import payloads
 INLINE_LIMIT = 4096  # characters; beyond it a hot row would grow over its page
 
 _COLUMNS = ("digest", "body", "size_bytes", "created_us")
+# A value that is there already is locked until the row that names it is stored: retention passes it over.
+_STORED_NOW = postgresql.insert(payloads)
+_AGAIN = _STORED_NOW.on_conflict_do_update(
+    index_elements=[payloads.c.digest], set_={"created_us": _STORED_NOW.excluded.created_us}
+)
 _INSERT = {
     "sqlite": Statement(sqlite.insert(payloads).on_conflict_do_nothing(), columns=_COLUMNS),
-    "postgresql": Statement(postgresql.insert(payloads).on_conflict_do_nothing(), columns=_COLUMNS),
+    "postgresql": Statement(_AGAIN, columns=_COLUMNS),
 }
 _SELECT = Statement(select(payloads.c.body).where(payloads.c.digest == bindparam("digest")))
 

@@ -12,8 +12,9 @@ from engine.store.tables import run_tags, runs, steps
 
 _INSERT = Statement(insert(runs), columns=tuple(column.name for column in runs.c))
 _INSERT_TAGS = Statement(insert(run_tags), columns=("run_id", "key", "value"))
-_LOCK = Statement(select(runs).where(runs.c.id == bindparam("run")).with_for_update())
-_GET = Statement(select(runs).where(runs.c.id == bindparam("run")))
+_SEEN = runs.c.pruning_us.is_(None)  # what retention deletes is gone for everybody, whatever is left of it
+_LOCK = Statement(select(runs).where(runs.c.id == bindparam("run"), _SEEN).with_for_update())
+_GET = Statement(select(runs).where(runs.c.id == bindparam("run"), _SEEN))
 _BY_IDEMPOTENCY_KEY = Statement(select(runs).where(runs.c.idempotency_key == bindparam("key")))
 _BEGIN = Statement(
     update(runs)
@@ -203,7 +204,7 @@ def runs_past_deadline(tx: Tx, now: int, most: int) -> list[str]:
 
 def list_runs(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:
     """Newest first. Filters: status, workflow, since (us), before (id), tag (key, value); absent ones do not filter."""
-    query = select(runs).order_by(runs.c.id.desc()).limit(limit)
+    query = select(runs).where(_SEEN).order_by(runs.c.id.desc()).limit(limit)
     if filters.get("status"):
         query = query.where(runs.c.status == filters["status"])
     if filters.get("workflow"):

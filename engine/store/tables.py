@@ -87,6 +87,11 @@ def _where(condition: str) -> dict[str, Any]:
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
+def _naming(table: str, column: str) -> Index:
+    """By which payload; a column whose name ends with `_digest` names one (engine.store.retention)."""
+    return Index(f"ix_{table}_{column}", column, **_where(f"{column} IS NOT NULL"))
+
+
 workflows = Table(
     "workflows",
     metadata,
@@ -154,6 +159,7 @@ runs = Table(
     Column("depth", Integer),  # how many runs are above this one; null: none
     Column("schedule_id", String(36)),  # the schedule that started it, and the due time that it was started for
     Column("scheduled_us", BigInteger),
+    Column("pruning_us", BigInteger),  # since when its rows are being deleted: nobody sees it any more
     Index(None, "status", "id"),
     Index(None, "workflow_name", "id"),
     Index(None, "deadline_us"),
@@ -162,6 +168,12 @@ runs = Table(
     # Each firing is one run.
     Index("uq_runs_firing", "schedule_id", "scheduled_us", unique=True, **_where("schedule_id IS NOT NULL")),
     Index("ix_runs_scheduled_open", "schedule_id", **_where(SCHEDULED_OPEN)),
+    # What retention looks for: old runs, definitions of their own, and which rows name a payload.
+    Index("ix_runs_finished_us", "finished_us", **_where("finished_us IS NOT NULL")),
+    Index("ix_runs_pruning_us", "pruning_us", **_where("pruning_us IS NOT NULL")),
+    Index("ix_runs_version_id", "version_id", **_where("version IS NULL")),
+    _naming("runs", "input_digest"),
+    _naming("runs", "output_digest"),
 )
 
 run_tags = Table(
@@ -209,6 +221,8 @@ steps = Table(
     Index("ix_steps_children", "run_id", "parent_key", **_where("parent_key IS NOT NULL")),
     Index("ix_steps_waits_for", "run_id", "waits_for", **_where("waits_for IS NOT NULL")),
     Index("ix_steps_active", "run_id", **_where(ACTIVE)),
+    _naming("steps", "input_digest"),
+    _naming("steps", "output_digest"),
 )
 
 schedules = Table(
@@ -255,6 +269,7 @@ signals = Table(
     Column("taken_by", String(300)),  # the key of the step that took it; null: it came early
     Column("created_us", BigInteger, nullable=False),
     Index(None, "run_id", "name"),
+    _naming("signals", "payload_digest"),
 )
 
 cached_results = Table(
@@ -267,6 +282,7 @@ cached_results = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
     Index(None, "expires_us"),
+    _naming("cached_results", "output_digest"),
 )
 
 attempts = Table(

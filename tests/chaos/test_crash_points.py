@@ -25,6 +25,7 @@ BY_ITSELF = {
 }  # fmt: skip
 ASKED_FOR = {"cancel", "pause", "resume", "retry", "remove_workflow", "redeliver", "expire_runs", "give_back"}
 OF_STEP_TYPES = {"signal", "fork", "answer", "remember"}
+OF_RETENTION = {"take_turn", "give_up_runs", "delete_runs", "prune_old", "prune_payloads"}
 OF_SCHEDULES = {"create_schedule", "fire_schedule", "remove_schedule"}
 OUTER: dict[str, Any] = {
     "name": "outer",
@@ -36,6 +37,7 @@ OUTER: dict[str, Any] = {
     ],
 }
 INNER: dict[str, Any] = {"name": "inner", "steps": [{"id": "only", "type": "set", "value": "done"}]}
+LEFT = {"runs": 1, "steps": 1, "attempts": 1, "payloads": 2}  # of three runs of one step with a large value
 WORKFLOW: dict[str, Any] = {
     "name": "three",
     "steps": [
@@ -63,7 +65,7 @@ def points_in_the_code() -> set[str]:
 
 
 def test_every_commit_point_is_killed_at() -> None:
-    assert points_in_the_code() == BY_ITSELF | ASKED_FOR | OF_STEP_TYPES | OF_SCHEDULES
+    assert points_in_the_code() == BY_ITSELF | ASKED_FOR | OF_STEP_TYPES | OF_SCHEDULES | OF_RETENTION
 
 
 class Patient:
@@ -215,6 +217,40 @@ def test_each_firing_stays_one_run_through_death_at(point: str, moment: str, tmp
         runs = patient.ask("GET", "/v1/runs").json()["data"]
         assert [each["id"] for each in runs] == [run["id"]]
         assert marker.exists(), f"nobody died at {point}"
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("point", sorted(OF_RETENTION))
+def test_retention_is_finished_by_the_next_after_death_at(point: str, moment: str, tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+    crash = {"_AIGATEWAY_CRASH_AT": f"{point}:{moment}:{marker}"}
+    of_workers = point == "take_turn"
+    with gateway(tmp_path / "home", {"log": {"level": "warning"}}, **(crash if of_workers else {})) as up:
+        patient = Patient(up)
+        patient.start_again()
+        texts = [letter * 10_000 for letter in "abc"]
+        definition = {"name": "say", "steps": [{"id": "a", "type": "set", "value": "${input.text}"}]}
+        ids = [
+            patient.ask("POST", "/v1/runs", json={"workflow": definition, "input": {"text": text}}).json()["id"]
+            for text in texts
+        ]
+        for run_id in ids:
+            assert patient.ask("GET", f"/v1/runs/{run_id}", params={"wait": 40}).json()["status"] == "succeeded"
+        if of_workers:  # at its first look
+            wait_until(marker.exists, "a worker died", 20)
+            wait_until(lambda: up.ready_workers() == 2, "another took its place", 20)
+        with closing(sqlite3.connect(up.folder / "aigateway.db", timeout=30)) as database:
+            database.execute("UPDATE runs SET finished_us = finished_us - 90000000 WHERE id <> ?", (ids[0],))
+            database.commit()
+            if not of_workers:
+                up.environment |= crash
+                assert up.run("db", "prune", "--older-than", "60s").returncode == -9
+                assert marker.exists()
+            assert up.run("db", "prune", "--older-than", "60s").returncode == 0
+            left = {table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in LEFT}
+        assert left == LEFT
+        assert patient.ask("GET", f"/v1/runs/{ids[0]}").json()["output"] == texts[0]
 
 
 def ask_for(point: str, patient: Patient, run_id: str) -> None:
