@@ -4,8 +4,15 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
-from aigateway.settings import PriceSettings, ProviderModelSettings, ProviderSettings, Settings, TimeoutSettings
-from providers.provider import ModelPrice, ProviderConfig, SimulatedModel, SimulatedToolCall, Timeouts
+from aigateway.settings import (
+    PriceSettings,
+    ProviderModelSettings,
+    ProviderSettings,
+    Settings,
+    SimulatedToolCallSettings,
+    TimeoutSettings,
+)
+from providers.provider import ModelPrice, ProviderConfig, SimulatedModel, SimulatedToolCall, SimulatedTurn, Timeouts
 
 
 def provider_configs(settings: Settings) -> list[ProviderConfig]:
@@ -77,5 +84,10 @@ def _simulated(told: ProviderModelSettings) -> SimulatedModel:
         output=told.output,
         tokens_in=told.tokens_in,
         tokens_out=told.tokens_out,
-        tool_calls=tuple(SimulatedToolCall(call.name, call.arguments) for call in told.tool_calls),
+        tool_calls=_calls(told.tool_calls),
+        script=tuple(SimulatedTurn(turn.reply, _calls(turn.tool_calls)) for turn in told.script),
     )
+
+
+def _calls(told: list[SimulatedToolCallSettings]) -> tuple[SimulatedToolCall, ...]:
+    return tuple(SimulatedToolCall(call.name, call.arguments) for call in told)

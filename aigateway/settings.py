@@ -105,10 +105,17 @@ class TimeoutSettings(_Section):
 
 
 class SimulatedToolCallSettings(_Section):
-    """A call that a simulated model makes when the request offers a tool of that name."""
+    """A call that a simulated model makes. Arguments as text are sent as they are."""
 
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] | str = {}
+
+
+class SimulatedTurnSettings(_Section):
+    """One answer of a scripted conversation; `reply` left out: the last user text."""
+
+    reply: str | None = None
+    tool_calls: list[SimulatedToolCallSettings] = []
 
 
 class ProviderModelSettings(_Section):
@@ -123,6 +130,7 @@ class ProviderModelSettings(_Section):
     tokens_in: Annotated[Whole, Field(ge=0)] | None = None
     tokens_out: Annotated[Whole, Field(ge=0)] | None = None
     tool_calls: list[SimulatedToolCallSettings] = []
+    script: list[SimulatedTurnSettings] = []  # the first answer of a conversation, the second, …; the last one stays
 
 
 class ProviderSettings(_Section):

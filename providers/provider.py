@@ -45,16 +45,26 @@ class ModelPrice:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedToolCall:
-    """A call that a simulated model makes when the request offers a tool of that name."""
+    """A call that a simulated model makes. Arguments as text are sent as they are, so that broken ones can be played."""
 
     name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    arguments: Mapping[str, Any] | str = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedTurn:
+    """One answer of a scripted conversation."""
+
+    reply: str | None = None
+    tool_calls: tuple[SimulatedToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedModel:
     """What a simulated model does. `reply` None: it answers with the last user text. `chunks` 0: one a word.
 
+    `tool_calls` are made where the request offers such tools, until their results come. `script` says it answer by answer: its first
+    entry answers a conversation that holds no answer yet, its second one that holds one, and so on; the last entry stays.
     Each entry of `fail` is used up by one call, in order, once per process: a status, or `timeout`, `reset`, `cut`.
     """
 
@@ -67,6 +77,7 @@ class SimulatedModel:
     tokens_in: int | None = None
     tokens_out: int | None = None
     tool_calls: tuple[SimulatedToolCall, ...] = ()
+    script: tuple[SimulatedTurn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

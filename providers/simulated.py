@@ -18,7 +18,15 @@ from engine.ledger import Usage
 from engine.states import ErrorClass
 from providers.completions import ChunkMaker, completion, new_call_id, new_completion_id, tool_call
 from providers.errors import Complaint, ProviderError, failure
-from providers.provider import Answer, Chunk, Json, ProviderConfig, SimulatedModel
+from providers.provider import (
+    Answer,
+    Chunk,
+    Json,
+    ProviderConfig,
+    SimulatedModel,
+    SimulatedToolCall,
+    SimulatedTurn,
+)
 from providers.shapes import as_count, as_list, as_object, as_objects, text_of
 
 ECHO = "echo"
@@ -152,8 +160,9 @@ def last_user_text(body: Json) -> str:
 
 
 def _script(model: SimulatedModel, body: Json, *, cut: bool) -> _Script:
-    text = model.reply if model.reply is not None else last_user_text(body)
-    calls = _calls(model, body)
+    turn = _turn(model, body)
+    text = turn.reply if turn.reply is not None else last_user_text(body)
+    calls = [tool_call(new_call_id(), call.name, _arguments(call)) for call in turn.tool_calls]
     words = text.split(" ") if text and not calls else []
     limit: Any = body.get("max_completion_tokens") or body.get("max_tokens")
     reason = "tool_calls" if calls else "stop"
@@ -171,16 +180,20 @@ def _refused(message: str, param: str) -> ProviderError:
     return ProviderError(ErrorClass.INVALID_REQUEST, message, status=400, code="invalid_value", param=param)
 
 
-def _calls(model: SimulatedModel, body: Json) -> list[Json]:
+def _turn(model: SimulatedModel, body: Json) -> SimulatedTurn:
+    """What is answered now: it follows from the conversation alone, so that any process gives the same."""
     messages = as_objects(body.get("messages"))
+    if model.script:
+        answers = sum(message.get("role") == "assistant" for message in messages)
+        return model.script[min(answers, len(model.script) - 1)]
     if messages and messages[-1].get("role") == "tool":  # the tools have answered: now comes the text
-        return []
+        return SimulatedTurn(model.reply)
     offered = {as_object(tool.get("function")).get("name") for tool in as_objects(body.get("tools"))}
-    return [
-        tool_call(new_call_id(), call.name, orjson.dumps(dict(call.arguments)).decode())
-        for call in model.tool_calls
-        if call.name in offered
-    ]
+    return SimulatedTurn(model.reply, tuple(call for call in model.tool_calls if call.name in offered))
+
+
+def _arguments(call: SimulatedToolCall) -> str:
+    return call.arguments if isinstance(call.arguments, str) else orjson.dumps(dict(call.arguments)).decode()
 
 
 def _words(value: Any) -> int:
