@@ -11,6 +11,7 @@ from aigateway.wiring import build_outgoing, webhook_secret
 from engine.errors import AIGatewayError, UserError
 from engine.store.database import Database
 from worker.broker import local_broker, redis_broker
+from worker.executors.agent import agent_executors
 from worker.executors.flow import flow_executors
 from worker.executors.http import HttpExecutor
 from worker.executors.llm import LlmExecutor
@@ -43,6 +44,7 @@ async def _work(settings: Settings, told: argparse.Namespace) -> int:
     secret = webhook_secret(settings, database)
     database.close()
     outgoing = build_outgoing(settings)
+    llm = LlmExecutor(outgoing.router, outgoing.failover, outgoing.prices)
     http = HttpExecutor(allow_private_networks=settings.webhooks.allow_private_networks)
 
     async def close() -> None:
@@ -54,7 +56,8 @@ async def _work(settings: Settings, told: argparse.Namespace) -> int:
         crash_at=crash_at,
         make_broker=lambda: local_broker(Path(bells), listen=True) if bells else redis_broker(_redis_url(settings)),
         executors={
-            "llm": LlmExecutor(outgoing.router, outgoing.failover, outgoing.prices),
+            "llm": llm,
+            **agent_executors(llm, outgoing.bridge),
             "mcp_tool": McpToolExecutor(outgoing.bridge),
             "http": http,
             **flow_executors(),

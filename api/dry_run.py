@@ -6,21 +6,23 @@ The lower end: every call answers with a single token, and what is not known is 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from api.services import Services
+from engine.agent_steps import AGENT, max_turns
 from engine.definition import Definition, Step
 from engine.dry_run import ASSUMED_ITEMS, Foreseen, foresee
 from engine.errors import AIGatewayError
 from engine.inputs import check_inputs
-from engine.money import to_usd
+from engine.money import to_picousd, to_usd
 from engine.values import is_list
 from providers.routing import Candidate
 from providers.usage import estimate_prompt_tokens
 
 DEFAULT_MAX_TOKENS = 4096  # of an llm step (contract §4)
 ASSUMED_RESULT_TOKENS = 4_000  # of a tool, a request or another workflow
-_ASKS = ("llm", "agent")
+_ASKS = ("llm", AGENT)
 _CALLS = ("mcp_tool", "http", "workflow", "wait")
 
 
@@ -151,14 +153,18 @@ def _cost(
 ) -> _Range:
     prompt, most, limit = tokens
     prices = services.prices
-    turns: int = entry.fields.get("max_turns", 10) if entry.step.type == "agent" else 1
+    turns = max_turns(entry.step) if entry.step.type == AGENT else 1
     lows = [prices.worst_case(one.provider.config, one.model, prompt, 1) for one in candidates]
     highs = [prices.worst_case(one.provider.config, one.model, most + limit * (turns - 1), limit) for one in candidates]
     known_lows = [low for low in lows if low is not None]
     known_highs = [high for high in highs if high is not None]
     if not candidates or len(known_highs) < len(highs):
         return _Range(0, 0) if entry.times.high == 0 else _Range(None, None)
-    return _Range(min(known_lows) * entry.times.low, max(known_highs) * entry.times.high * turns)
+    high = max(known_highs) * turns
+    cap = entry.fields.get("max_cost_usd")
+    if cap is not None:
+        high = min(high, to_picousd(Decimal(repr(cap))))
+    return _Range(min(min(known_lows), high) * entry.times.low, high * entry.times.high)
 
 
 def _max_tokens(fields: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from api.dry_run import dry_run
 from api.services import Services
 from engine.addresses import check_address
+from engine.agent_steps import ANY_TOOL, split_tool
 from engine.clock import now_us
 from engine.definition import Definition, Step
 from engine.errors import Mistake, NotFound, RetryableError, UserError
@@ -158,7 +159,7 @@ async def unknown_names(services: Services, definition: Definition) -> AsyncGene
     servers = {state.name for state in await services.bridge.servers()}
     tools = services.bridge.known_tools()
     for step in definition.walk():
-        model = step.fields["model"] if step.type == "llm" else None
+        model = step.fields["model"] if step.type in ("llm", "agent") else None
         if isinstance(model, str) and "${" not in model:
             message = await _unknown_model(services, model)
             if message:
@@ -168,6 +169,8 @@ async def unknown_names(services: Services, definition: Definition) -> AsyncGene
                 yield Mistake(message, f"steps.{step.id}.server", step.line or None)
             for where, message in _wrong_call(step, tools):
                 yield Mistake(message, f"steps.{step.id}.{where}", step.line or None)
+        for where, message in _wrong_tools(step, servers, tools) if step.type == "agent" else ():
+            yield Mistake(message, f"steps.{step.id}.{where}", step.line or None)
 
 
 async def _unknown_model(services: Services, model: str) -> str | None:
@@ -186,6 +189,17 @@ def _unknown_server(server: object, known: set[str]) -> Iterator[str]:
         yield f"there is no MCP server {server!r} in the configuration (there is: {listed})"
     elif server is None and not known:
         yield "the tool names no server and no MCP server is configured"
+
+
+def _wrong_tools(step: Step, servers: set[str], known: Mapping[str, Mapping[str, Tool]]) -> Iterator[tuple[str, str]]:
+    """Entries of an agent's `tools` and `approve` whose server is not there, or has told its tools and has none of that name."""
+    for key in ("tools", "approve"):
+        for index, entry in enumerate(step.fields.get(key, ())):
+            server, name = split_tool(entry)
+            for message in _unknown_server(server, servers):
+                yield f"{key}[{index}].server", message
+            if name != ANY_TOOL and server in known and name not in known[server]:
+                yield f"{key}[{index}].tool", unknown_tool(name, known[server], server=server).message
 
 
 def _wrong_call(step: Step, known: Mapping[str, Mapping[str, Tool]]) -> Iterator[tuple[str, str]]:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from engine.admission import admit, left_in_budgets, settle_call
+from engine.agent_memory import over_cap
+from engine.agent_steps import ASK, CALL
+from engine.agents import add_calls
+from engine.approvals import wait_for_approval
 from engine.catalogue import Catalogue
 from engine.child_runs import call
 from engine.clock import iso
@@ -19,6 +23,7 @@ from engine.ledger import CallScope, Intent, Settlement
 from engine.money import usd_text
 from engine.plan import DEFAULT_RETRY, limit_of, retry_pause_s
 from engine.ports import (
+    AskedForTools,
     Branched,
     Calling,
     Failed,
@@ -111,7 +116,7 @@ def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) 
         worker_id=worker_id,
         definition=graph.definition,
         step=step,
-        scope=scope_of(tx, run, graph, step.reads, row["key"]),
+        scope=scope_of(tx, run, graph, step.reads, graph.reads_from(row["key"])),
         tags=loads(run["tags_json"]),
         started_us=taken["started_us"],
     )
@@ -157,6 +162,8 @@ def open_call(tx: Tx, held: Claimed, intent: Intent) -> AIGatewayError | None:
         raise Conflict("attempt_superseded", "another worker holds this step now")
     for run in (locked[0], *above):
         refused = refused or _over_run_budget(tx, run, intent)
+    if held.step.type == ASK:
+        refused = over_cap(tx, held.run["id"], held.key, held.step, intent.reserve_picousd) or refused
     if refused is None:
         open_request(tx, intent, held.worker_id)
     return refused
@@ -212,6 +219,10 @@ def _apply(transition: Transition, row: Row, held: Claimed, ended: Ended, catalo
             _stop_over_budget(transition, row, held, outcome)
         case Throttled():
             _throttle(transition, row, held, outcome)
+        case AskedForTools(message, calls, model):
+            end_attempt(transition.tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, transition.now)
+            add_calls(transition, row, held.step, calls)
+            transition.end_step(row, StepStatus.SUCCEEDED, output=message, model=model)
         case Succeeded() | Skipped():
             end_attempt(transition.tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, transition.now)
             succeeded = isinstance(outcome, Succeeded)
@@ -233,6 +244,8 @@ def _go_on(transition: Transition, row: Row, step: Step, outcome: GoesOn, catalo
             transition.open(row, step, items, limit_us)
         case Sleeping(seconds, until_us):
             _sleep(transition, row, until_us if seconds is None else transition.now + int(seconds * 1_000_000))
+        case Listening() if step.type == CALL:
+            wait_for_approval(transition, row, limit_us)
         case Listening(signal):
             listen(transition, row, step, signal, limit_us)
         case Calling(workflow, value):

@@ -7,6 +7,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
+from engine.agent_steps import AGENT, APPROVE
 from engine.definition import Definition, Reads
 from engine.drafts import Draft, Found, Scope
 from engine.json_schemas import schema_mistake, violations
@@ -38,6 +39,7 @@ def check(root: Node, findings: Findings, *, name: str | None, source: str) -> D
     reader = StepReader(findings)
     scope = Scope()
     lists = {key: reader.read(spot.entry(key), scope, None, None) if key in root.entries else [] for key in _TOP_LISTS}
+    _check_signals(reader.drafts)
     output_reads = _resolve(spot, lists, scope, reader.drafts, given.get("inputs"))
     return None if findings.mistakes else _definition(given, lists, output_reads, source)
 
@@ -59,6 +61,17 @@ def _definition(given: dict[str, Any], lists: dict[str, list[Draft]], output_rea
         schedules=given.get("schedule", ()),
         source=source,
     )
+
+
+def _check_signals(drafts: list[Draft]) -> None:
+    """A wait would take what is meant for an agent's calls, or the other way round."""
+    if not any(draft.type == AGENT and draft.fields.get("approve") for draft in drafts):
+        return
+    for draft in drafts:
+        if draft.type == "wait" and draft.fields.get("signal") == APPROVE:
+            draft.spot.entry("signal").mistake(
+                f"the signal '{APPROVE}' answers the calls of an agent; name this one otherwise"
+            )
 
 
 def _resolve(spot: Spot, lists: dict[str, list[Draft]], scope: Scope, drafts: list[Draft], inputs: Any) -> Reads:

@@ -6,15 +6,16 @@ only an end reads all results.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
+from engine.agent_steps import AGENT
+from engine.agents import begin_agent, turn_ended
 from engine.definition import Step
 from engine.errors import AIGatewayError
 from engine.expressions import condition, render
 from engine.keys import HANDLERS
 from engine.plan import BRANCH, ITEM, ITERATION, lay_out, numbered, prefix_of
-from engine.run_writer import CHILDREN, RunWriter, StepError
+from engine.run_writer import CHILDREN, RunWriter, StepError, Verdict
 from engine.scope import scope_inside
 from engine.states import ErrorClass, StepStatus
 from engine.store.database import Row
@@ -23,14 +24,6 @@ from engine.store.steps import set_items, set_progress, step_by_key, steps_insid
 
 DEFAULT_CONCURRENCY = 10
 BATCH = 1000  # rows of items that are made at once; each batch reads the whole list of items once
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How a container ends."""
-
-    output: Any = None
-    error: StepError | None = None
 
 
 def open_branch(writer: RunWriter, row: Row, step: Step, branch: str, **values: Any) -> Verdict | None:
@@ -47,8 +40,11 @@ def open_branch(writer: RunWriter, row: Row, step: Step, branch: str, **values: 
 def open_parts(
     writer: RunWriter, row: Row, step: Step, items: Sequence[Any] | None, due_us: int | None
 ) -> Verdict | None:
-    """Begin a foreach (with its items), a parallel or a while."""
+    """Begin a foreach (with its items), a parallel, a while or an agent (with its tools)."""
     writer.wait(row, CHILDREN, due=due_us)
+    if step.type == AGENT:
+        begin_agent(writer, row, items or [])
+        return None
     if step.type == "parallel":
         return _open_branches(writer, row, step)
     if step.type == "while":
@@ -65,6 +61,8 @@ def open_parts(
 
 def part_value(writer: RunWriter, part: Row, step: Step) -> Verdict:
     """What an item, an iteration or a branch comes to: `collect`, or else the output of the last step of its list."""
+    if step.type == AGENT:
+        return Verdict()  # a turn's results are those of its question and calls
     branch = part["branch"] or "steps"
     if "collect" in step.fields:
         try:
@@ -82,6 +80,8 @@ def child_ended(writer: RunWriter, row: Row, step: Step) -> Verdict | None:
         return _item_ended(writer, row, step)
     if row["waiting_on"] > 0:
         return None
+    if step.type == AGENT and row["branch"] is None:
+        return turn_ended(writer, row, step)
     if step.type == "while" and row["branch"] is None:
         return _next_iteration(writer, row, step, row["progress"] or 0)
     if step.type == "parallel" and row["branch"] is None:

@@ -6,6 +6,7 @@ AIGatewayError
 │   ├── Conflict         the thing exists but is not in a state that allows this
 │   ├── Forbidden        this caller may not do that
 │   └── BudgetExceeded   the call's worst case does not fit into what is left
+│       └── CapExceeded  … of what the step itself may cost
 ├── RetryableError       trying again later can help
 │   └── LimitExceeded    the key has used up what it may use in a minute, or at once
 └── FatalError           trying again cannot help and the caller cannot mend it
@@ -65,6 +66,10 @@ class BudgetExceeded(UserError):
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__("budget_exceeded", message, param=param)
+
+
+class CapExceeded(BudgetExceeded):
+    """The worst case of a call does not fit into what is left of the step's own `max_cost_usd`: the step fails."""
 
 
 class RetryableError(AIGatewayError):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.agent_steps import AGENT, ASK, CALL
 from engine.catalogue import Catalogue
 from engine.clock import new_id
 from engine.definition import Step
@@ -85,12 +86,13 @@ def _check_step(graph: Graph, rows: Mapping[str, Row], key: str) -> None:
 def _models(graph: Graph, old: Row, asked: Mapping[str, str]) -> dict[str, str]:
     """Models by step path; those of an earlier fork stay. Raises: UserError."""
     models: dict[str, str] = loads(old["models_json"]) if old["models_json"] else {}
-    asking = [step.path for step in graph.definition.walk() if step.type == "llm"]
+    asking = [step.path for step in graph.definition.walk() if step.type in ("llm", "agent")]
     for path, model in asked.items():
         if path not in asking:
             near = nearest(path, asking)
             hint = f" (did you mean {near}?)" if near else ""
-            raise UserError("unknown_step", f"there is no llm step '{path[:100]}'{hint}", param=f"models.{path[:100]}")
+            message = f"there is no llm or agent step '{path[:100]}'{hint}"
+            raise UserError("unknown_step", message, param=f"models.{path[:100]}")
         models[path] = model
     return models
 
@@ -124,7 +126,8 @@ class _Copies:
             self._inside.setdefault(row["parent_key"], []).append(row)
         self._around = self._containers_around(from_key)
         self._anew = {key for each in (from_key, *self._around) for key in self._after(each)} | {from_key}
-        self._dropped = self._later_iterations()
+        self._asked_again = self._rows[from_key] if graph.step(from_key).type == ASK else None
+        self._dropped = self._later_iterations() | self._calls_asked_for()
         self._made: list[Row] = []
 
     def made(self, run_id: str) -> list[Row]:
@@ -161,6 +164,12 @@ class _Copies:
                 dropped |= {other["key"] for other in siblings if other["position"] > row["position"]}
         return dropped
 
+    def _calls_asked_for(self) -> set[str]:
+        """The calls that an agent's question led to, where it is asked again."""
+        asked = self._asked_again
+        inside = [] if asked is None else self._inside[asked["parent_key"]]
+        return {row["key"] for row in inside if row is not asked}
+
     def _copy_list(self, parent_key: str | None, run_id: str) -> int:
         """Copies what stands right inside a container; returns how many of it are open."""
         open_count = 0
@@ -190,9 +199,8 @@ class _Copies:
 
     def _fresh(self, new: Row) -> Row:
         """As if it had never run; what it needs and has ended in the copy it does not wait for."""
-        new |= dict.fromkeys(
-            _FRESH if new["type"] not in PARTS else tuple(set(_FRESH) - {"input_json", "input_digest"})
-        )
+        holds = new["type"] in PARTS or self._graph.step(new["key"]).type == CALL
+        new |= dict.fromkeys(set(_FRESH) - ({"input_json", "input_digest"} if holds else set()))
         new |= {"attempt": 0, "tries": 0, "losses": 0}
         if new["type"] in PARTS:
             return new | {"status": StepStatus.PENDING.value}
@@ -209,10 +217,12 @@ class _Copies:
 
     def _reopened(self, new: Row, run_id: str) -> Row:
         """A container that goes on: with what is copied inside it."""
-        started: int = new["progress"] or 0
-        if new["type"] == "while":
+        started: int | None = new["progress"]
+        if started is not None and new["type"] in ("while", AGENT):
             inside = [row for row in self._inside.get(new["key"], ()) if row["key"] not in self._dropped]
             started = len([row for row in inside if row["type"] == ITERATION])
+        elif self._asked_again is not None and new["key"] == self._asked_again["parent_key"]:
+            started = None
         open_inside = self._copy_list(new["key"], run_id)
         if new["type"] == "foreach" and new["size"] is not None:
             made = len(self._inside.get(new["key"], ()))
@@ -222,7 +232,7 @@ class _Copies:
             "status": StepStatus.WAITING.value,
             "waits_for": CHILDREN,
             "waiting_on": open_inside,
-            "progress": started if new["progress"] is not None else None,
+            "progress": started,
             "due_us": limit,
             "finished_us": None,
             **dict.fromkeys(("output_json", "output_digest", "error_class", "error_message")),

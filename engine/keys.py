@@ -24,6 +24,8 @@ MAX_CASE = 80  # characters of a case's value
 MAX_KEY = 300  # characters of a step's key, its numbers included
 MAX_ITEMS = 100_000
 MAX_SCHEDULES = 50
+MAX_TOOLS = 128  # that one request may offer: OpenAI's limit
+TOOL_PATTERN = r"^[^/\s$][^/$]*/[^\s$]+$"  # server/tool
 SIGNAL_PATTERN = r"^[A-Za-z0-9_.-]{1,100}$"
 
 
@@ -55,6 +57,7 @@ class Kind(StrEnum):
     STOP = "stop"
     TEXT = "text"
     TIME = "time"
+    TOOLS = "tools"
 
 
 class Rendering(StrEnum):
@@ -205,6 +208,36 @@ LLM = StepType(
     },
     one_of=("prompt", "messages"),
     not_both=("images", "messages"),
+)  # fmt: skip
+
+AGENT = StepType(
+    "Asks a model that may call tools, turn by turn, until it answers without. The result is its last text, or data where"
+    " `schema` is given.",
+    {
+        **LLM.keys,
+        "tools": Key(
+            Kind.TOOLS, "The tools that the model may call, as `server/tool`, or `server/*` for all of a server.",
+            required=True, examples=(["docs/search", "git/*"],),
+        ),
+        "max_turns": Key(
+            Kind.INTEGER, "The most questions to the model (default 10); one that still asks for tools in the last fails the step.",
+            minimum=1, maximum=1000,
+        ),
+        "max_cost_usd": Key(
+            Kind.NUMBER, "The most that the step may cost, in USD; it fails before a call that could cost more.",
+            minimum=0, maximum=1_000_000,
+        ),
+        "approve": Key(
+            Kind.TOOLS, "Of the tools, those whose calls wait for the signal `approve` before they run.",
+            examples=(["mail/send"],),
+        ),
+        "approve_timeout": Key(
+            Kind.DURATION, "How long a call waits for approval; then it counts as refused (default: for ever).",
+            examples=("1d",),
+        ),
+    },
+    one_of=("prompt", "messages"),
+    refused=("cache",),
 )  # fmt: skip
 
 MCP_TOOL = StepType(
@@ -365,6 +398,7 @@ WORKFLOW = StepType(
 
 STEP_TYPES: dict[str, StepType] = {
     "llm": LLM,
+    "agent": AGENT,
     "mcp_tool": MCP_TOOL,
     "http": HTTP,
     "set": SET,
@@ -402,6 +436,5 @@ TOP_KEYS: dict[str, Key] = {
 
 MESSAGE_ROLES = ("system", "developer", "user", "assistant")
 
-LATER_STEP_TYPES = ("agent",)
 LATER_STEP_KEYS = ("concurrency",)
 LATER_TOP_KEYS = ("concurrency", "cache")

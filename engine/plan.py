@@ -5,13 +5,15 @@ says fail, failed count). A container waits on the steps inside it; what comes w
 say (`engine.containers`).
 
 A row's key is its step's path with numbers for what repeats: `each[3].inner`. Between a foreach and the steps of an item stands
-a row for the item, `each[3]`; likewise `loop[2]` in a while and `par.left` in parallel.
+a row for the item, `each[3]`; likewise `loop[2]` in a while, `par.left` in parallel and `research[2]` for a turn of an agent.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from engine.agent_steps import AGENT, CALL, INSIDE, agent_key, step_inside
 from engine.definition import Definition, RetryPolicy, Step
 from engine.keys import HANDLERS
 from engine.states import RETRIED_BY_DEFAULT, ErrorClass
@@ -29,13 +31,14 @@ _NUMBER = re.compile(r"\[(-?\d+)\]")
 
 @dataclass(frozen=True, slots=True)
 class NewStep:
-    """A step about to be stored; ready at once where it waits on nothing."""
+    """A step about to be stored; ready at once where it waits on nothing. `value` is what its row holds, such as an agent's call."""
 
     key: str
     type: str
     parent_key: str | None
     position: int
     waiting_on: int
+    value: Any = None
 
 
 class Graph:
@@ -64,9 +67,20 @@ class Graph:
                 self._dependents.setdefault(prefix + need, []).append(step.id)
 
     def step(self, key: str) -> Step:
-        """The step of that key; of a part's key, the container. Raises: KeyError."""
+        """The step of that key; of a part's key, the container; inside an agent, what it stands for. Raises: KeyError."""
         path = path_of(key)
-        return self._steps.get(path) or self._parts[path]
+        found = self._steps.get(path) or self._parts.get(path)
+        if found is not None:
+            return found
+        around, _, name = path.rpartition(".")
+        agent = self._steps[around]
+        if agent.type != AGENT:
+            raise KeyError(key)
+        return step_inside(agent, name)
+
+    def reads_from(self, key: str) -> str:
+        """The key from where the step's expressions read: its own, or inside an agent the agent's."""
+        return agent_key(key) if self.step(key).type in INSIDE else key
 
     def phase(self, key: str) -> str | None:
         """In which phase of a run the step runs; None for the main steps."""
@@ -158,8 +172,13 @@ def lay_out(steps: Sequence[Step], *, prefix: str, parent_key: str | None, first
 
 
 def limit_of(step: Step, kind: str, now: int) -> int | None:
-    """Until when a step that waits for others may wait, begun now. `kind` is the row's type: parts have no limit."""
-    limits = [limit for limit in (step.timeout_s, step.deadline_s) if limit is not None]
+    """Until when a step that waits for others may wait, begun now. `kind` is the row's type: parts have no limit.
+
+    An agent's timeout is that of each of its calls; a call waits for its approval alone.
+    """
+    told = (step.fields.get("approve_timeout"),) if step.type == CALL else (step.timeout_s, step.deadline_s)
+    told = (step.deadline_s,) if step.type == AGENT else told
+    limits = [limit for limit in told if limit is not None]
     return now + int(min(limits) * 1_000_000) if limits and kind not in PARTS else None
 
 

@@ -28,6 +28,28 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call that a model asks an agent for. `tool` is `server/tool`, None where the agent has none of that name.
+
+    `arguments` is the object that the model gave, or its text where that is none.
+    """
+
+    id: str
+    name: str
+    tool: str | None
+    arguments: dict[str, Any] | str
+
+
+@dataclass(frozen=True, slots=True)
+class AskedForTools:
+    """The model of an agent answered with calls: its message is this step's result, and each call becomes a step of its own."""
+
+    message: dict[str, Any]
+    calls: tuple[ToolCall, ...]
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """The step's `if` was false."""
 
@@ -41,7 +63,7 @@ class Branched:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A foreach (with its items), a parallel or a while begins."""
+    """A foreach (with its items), an agent (with its tools), a parallel or a while begins."""
 
     items: list[Any] | None = None
 
@@ -85,7 +107,34 @@ class Throttled:
 
 
 GoesOn = Branched | Opened | Sleeping | Listening | Calling
-Outcome = Succeeded | Failed | Skipped | GoesOn | OverBudget | Throttled
+Outcome = Succeeded | AskedForTools | Failed | Skipped | GoesOn | OverBudget | Throttled
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What an agent has so far: its tools, and what was said behind its prompt, as messages in OpenAI's form.
+
+    A tool is `{"name", "server", "tool", "description", "parameters"}`; `name` is what the model calls it by.
+    """
+
+    tools: list[dict[str, Any]]
+    messages: list[dict[str, Any]]
+
+
+class AgentMemory(Protocol):
+    """What the steps inside an agent have to know of each other, read from their rows."""
+
+    async def conversation(self) -> Conversation:
+        """All turns before this one."""
+        ...
+
+    async def left_picousd(self) -> int | None:
+        """What is left of the agent's `max_cost_usd`, every open call at its worst case; None: no limit."""
+        ...
+
+    async def call(self) -> tuple[ToolCall, bool]:
+        """The call that this step makes, and whether it has been approved."""
+        ...
 
 
 class StepLedger(Book, Protocol):
@@ -109,6 +158,7 @@ class Job:
     scope: Mapping[str, Any]
     call_scope: CallScope
     book: StepLedger
+    agent: AgentMemory | None = None  # inside an agent
 
 
 class StepExecutor(Protocol):

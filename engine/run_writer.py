@@ -64,6 +64,15 @@ class StepError:
         return {"error_class": self.error_class.value, "error_message": storable(self.message)}
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How a container ends. `model` is what answered an agent."""
+
+    output: Any = None
+    error: StepError | None = None
+    model: str | None = None
+
+
 class RunWriter:
     """Collects what changes. `start_us`: no step is ready before."""
 
@@ -94,6 +103,8 @@ class RunWriter:
                 "status": status.value,
                 "due_us": self.run["start_us"] if later else self.now if ready else None,
             }
+            if new.value is not None:
+                row["input_json"], row["input_digest"] = pack(self.tx, new.value, self.now)
             rows.append(row)
         self.store(rows)
         self.rings += [Ring(row["id"], row["priority"]) for row in rows if row["status"] == StepStatus.READY.value]
@@ -135,7 +146,7 @@ class RunWriter:
             delete_step(self.tx, known["id"])
             return False
         row["id"] = known["id"]
-        reset_step(self.tx, known["id"], StepStatus(row["status"]), row["due_us"], row["waiting_on"])
+        reset_step(self.tx, row)
         return True
 
     def make_ready(self, row: Row) -> None:

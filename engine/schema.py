@@ -11,6 +11,7 @@ from engine.keys import (
     ID_PATTERN,
     MAX_NAME,
     MAX_SCHEDULES,
+    MAX_TOOLS,
     MESSAGE_ROLES,
     RETRY_KEYS,
     SCHEDULE_KEYS,
@@ -18,6 +19,7 @@ from engine.keys import (
     STEP_KEYS,
     STEP_TYPES,
     TAKEN_NAMES,
+    TOOL_PATTERN,
     TOP_KEYS,
     WORKFLOW_NAME_PATTERN,
     Key,
@@ -61,6 +63,13 @@ _FIXED: dict[Kind, dict[str, Any]] = {
     },
     Kind.TEXT: {"type": "string"},
     Kind.TIME: {"type": "string"},
+    Kind.TOOLS: {
+        "type": "array",
+        "minItems": 1,
+        "maxItems": MAX_TOOLS,
+        "uniqueItems": True,
+        "items": {"type": "string", "pattern": TOOL_PATTERN, "maxLength": 2 * MAX_NAME},
+    },
     Kind.MESSAGES: {"anyOf": [_EXPRESSION, {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/message"}}]},
 }
 

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from engine.agent_steps import AGENT
 from engine.definition import Reads, Step
 from engine.keys import HANDLERS
 from engine.money import to_usd
 from engine.plan import Graph, address, index_of, item_key_of, prefix_of
 from engine.store.database import Row, Tx
 from engine.store.payloads import unpack
-from engine.store.requests import step_sums
+from engine.store.requests import agent_sums, step_sums
 from engine.store.steps import step_by_key
 
 _NOTHING = {"output": None, "cost_usd": 0.0, "tokens": 0, "model": None, "error": None}
@@ -70,7 +71,7 @@ def _result(tx: Tx, run_id: str, key: str) -> dict[str, Any]:
     row = step_by_key(tx, run_id, key)
     if row is None:
         return _NOTHING
-    sums = step_sums(tx, run_id, key)
+    sums = agent_sums(tx, run_id, key) if row["type"] == AGENT else step_sums(tx, run_id, key)
     failed = row["error_class"] is not None and (row["status"] == "failed" or row["branch"] == HANDLERS[0])
     return {
         "output": unpack(tx, row["output_json"], row["output_digest"]),

@@ -16,10 +16,12 @@ from engine.keys import (
     EXPRESSION_WORDS,
     ID_PATTERN,
     MAX_NAME,
+    MAX_TOOLS,
     MESSAGE_ROLES,
     RETRY_KEYS,
     SIGNAL_PATTERN,
     TAKEN_NAMES,
+    TOOL_PATTERN,
     Key,
     Kind,
     Rendering,
@@ -335,6 +337,28 @@ def _json_schema(key: Key, spot: Spot) -> dict[str, Any] | None:
     return None
 
 
+def _tools(key: Key, spot: Spot) -> list[str] | None:
+    """Entries such as `server/tool` and `server/*`, none of them twice."""
+    if not spot.node.items:
+        wrong_type(spot, "a list of tools, such as [docs/search, git/*]")
+        return None
+    if len(spot.node.items) > MAX_TOOLS:
+        spot.mistake(f"may name at most {MAX_TOOLS} tools")
+    found: list[str] = []
+    for index in range(len(spot.node.items)):
+        item = spot.item(index)
+        value = _text(key, item)
+        if value is None:
+            continue
+        if not re.fullmatch(TOOL_PATTERN, value) or len(value) > 2 * MAX_NAME:
+            item.mistake("has to be `server/tool`, or `server/*` for all tools of a server")
+        elif value in found:
+            item.mistake(f"'{value}' is named twice")
+        else:
+            found.append(value)
+    return found
+
+
 def _retry(key: Key, spot: Spot) -> RetryPolicy | None:
     if spot.node.entries is None:
         wrong_type(spot, "an object such as {max_attempts: 3}")
@@ -375,4 +399,5 @@ _CHECKS: dict[Kind, Callable[[Key, Spot], Any]] = {
     Kind.STOP: _stop,
     Kind.TEXT: _text,
     Kind.TIME: _time,
+    Kind.TOOLS: _tools,
 }

@@ -5,6 +5,8 @@ A signal that nobody waits for yet is kept. Each is taken by one step, the one t
 
 from typing import Any
 
+from engine.agent_steps import APPROVE
+from engine.approvals import asks_for_approval, chosen, decide
 from engine.catalogue import Catalogue
 from engine.clock import iso, new_id
 from engine.definition import Step
@@ -25,7 +27,8 @@ from engine.transition import Ring, Transition
 def send(tx: Tx, catalogue: Catalogue, run_id: str, signal: tuple[str, Any], now: int) -> tuple[Row, list[Ring], bool]:
     """Give a signal, a name and its payload, to the step that waits for it, or keep it; tells also whether the run ended.
 
-    Raises: NotFound; Conflict for a run that is over; UserError where no step knows the name or the payload does not fit.
+    Raises: NotFound; Conflict for a run that is over, or an approval of a call that does not wait; UserError where no step
+    knows the name or the payload does not fit.
     """
     tx.point("signal")
     name, payload = signal
@@ -36,14 +39,20 @@ def send(tx: Tx, catalogue: Catalogue, run_id: str, signal: tuple[str, Any], now
         raise Conflict("run_ended", f"the run is over ({run['status']}), nothing waits for a signal any more")
     graph = catalogue.graph(tx, run["version_id"])
     waiting = steps_waiting_for(tx, run_id, SIGNAL + name)
-    _check([graph.step(row["key"]) for row in waiting[:1]] or _listeners(graph, name), name, payload)
+    approval = name == APPROVE and asks_for_approval(graph)
+    if approval:
+        waiting = [chosen(graph, waiting, payload)]
+    else:
+        _check([graph.step(row["key"]) for row in waiting[:1]] or _listeners(graph, name), name, payload)
     transition = Transition(tx, run, graph, now)
     text, digest = pack(tx, payload, now)
     taken_by = waiting[0]["key"] if waiting else None
     row = {"id": new_id(), "run_id": run_id, "name": name, "taken_by": taken_by, "created_us": now}
     insert_signal(tx, row | {"payload_json": text, "payload_digest": digest})
     transition.history.add(EventType.SIGNAL_RECEIVED, step=taken_by, data={"signal": name})
-    if waiting:
+    if approval:
+        decide(transition, waiting[0], payload)
+    elif waiting:
         transition.end_step(waiting[0], StepStatus.SUCCEEDED, output=payload)
     transition.close()
     fresh = get_run(tx, run_id)
@@ -67,7 +76,7 @@ def listen(transition: Transition, row: Row, step: Step, name: str, due_us: int 
 def _listeners(graph: Graph, name: str) -> list[Step]:
     """The steps that will wait for that name. Raises: UserError where none can."""
     found = [step for step in graph.definition.walk() if step.type == "wait"]
-    names = {step.fields["signal"] for step in found}
+    names = {step.fields["signal"] for step in found} | ({APPROVE} if asks_for_approval(graph) else set[str]())
     if name not in names and not any("${" in known for known in names):
         near = nearest(name, names)
         hint = f" (did you mean {near}?)" if near else ""

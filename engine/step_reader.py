@@ -7,12 +7,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from engine.agent_steps import AGENT, ANY_TOOL, LONGEST_KEY_INSIDE, covered, split_tool
 from engine.drafts import Draft, Scope
 from engine.keys import (
     HANDLERS,
     ID_PATTERN,
     LATER_STEP_KEYS,
-    LATER_STEP_TYPES,
     MAX_CASE,
     MAX_KEY,
     MAX_STEPS,
@@ -54,7 +54,7 @@ class StepReader:
                 spot.mistake(f"a workflow may have at most {MAX_STEPS} steps")
             return None
         kind = self._type(spot)
-        draft = Draft(spot, self._id(spot, scope), scope, kind or "", 1 << len(self.drafts), parent, branch)
+        draft = Draft(spot, self._id(spot, scope, kind), scope, kind or "", 1 << len(self.drafts), parent, branch)
         self.drafts.append(draft)
         if draft.named:
             scope.steps[draft.id] = draft
@@ -64,10 +64,12 @@ class StepReader:
         self._common(draft)
         if step_type is not None:
             self._own(draft, step_type)
+        if kind == AGENT:
+            _check_approvals(draft)
         self._handlers(draft)
         return draft
 
-    def _id(self, spot: Spot, scope: Scope) -> str:
+    def _id(self, spot: Spot, scope: Scope, kind: str | None) -> str:
         if "id" not in (spot.node.entries or {}):
             spot.mistake("a step needs `id`")
             return f" {len(self.drafts)}"  # no id that anybody could name
@@ -77,7 +79,8 @@ class StepReader:
             at.mistake(f"the id '{name}' is given twice")
         if name is None or name in scope.steps:
             return f" {len(self.drafts)}"
-        if len(scope.prefix) + len(name) + _LONGEST_NUMBER * scope.prefix.count(".") > MAX_KEY:
+        room = MAX_KEY - (LONGEST_KEY_INSIDE if kind == AGENT else 0)
+        if len(scope.prefix) + len(name) + _LONGEST_NUMBER * scope.prefix.count(".") > room:
             at.mistake("the ids of this step and of those around it are too long together")
         return name
 
@@ -89,10 +92,8 @@ class StepReader:
         kind = at.node.value
         if not isinstance(kind, str):
             wrong_type(at, f"one of {', '.join(STEP_TYPES)}")
-        elif kind in LATER_STEP_TYPES:
-            at.mistake(f"this release does not run steps of type `{kind}` yet; it runs {', '.join(STEP_TYPES)}")
         elif kind not in STEP_TYPES:
-            at.mistake(f"there is no step type '{kind[:60]}'", at.nearest(kind, [*STEP_TYPES, *LATER_STEP_TYPES]))
+            at.mistake(f"there is no step type '{kind[:60]}'", at.nearest(kind, STEP_TYPES))
         else:
             return kind
         return None
@@ -171,6 +172,26 @@ class StepReader:
         spot = draft.spot.entry(name)
         (draft.inner_readings if inside else draft.readings).extend(readings(key, spot))
         return check_key(key, spot)
+
+
+def _check_approvals(draft: Draft) -> None:
+    """Whoever asks for approval of a tool that the agent has not got has mistyped one that it has."""
+    tools: list[str] = draft.fields.get("tools") or []
+    servers = {split_tool(tool)[0] for tool in tools}
+    if "approve_timeout" in draft.fields and "approve" not in draft.fields:
+        draft.spot.key_mistake("approve_timeout", "means nothing without `approve`")
+    if not tools or not draft.fields.get("approve"):
+        return
+    spot = draft.spot.entry("approve")
+    for index, node in enumerate(spot.node.items or []):
+        asked = node.value
+        if not isinstance(asked, str) or "/" not in asked:
+            continue
+        server, tool = split_tool(asked)
+        if covered(asked, tools) or (tool == ANY_TOOL and server in servers):
+            continue
+        known = [*tools, *(f"{name}/{ANY_TOOL}" for name in servers)]
+        spot.item(index).mistake(f"'{asked[:60]}' is none of this agent's `tools`", spot.nearest(asked, known))
 
 
 def _check_case(spot: Spot, case: str, *, named: bool) -> None:

@@ -1,5 +1,7 @@
 """What happens to a waiting step whose time has come, by what it waits for. Called by the sweeper under the run's lock."""
 
+from engine.agent_steps import CALL
+from engine.approvals import refuse
 from engine.states import ErrorClass, StepStatus
 from engine.store.database import Row
 from engine.transition import StepError, Transition
@@ -22,6 +24,9 @@ def time_has_come(transition: Transition, row: Row) -> None:
 
 def _no_signal(transition: Transition, row: Row) -> None:
     step = transition.graph.step(row["key"])
+    if step.type == CALL:
+        refuse(transition, row, f"nobody answered within {(row['due_us'] - row['started_us']) / 1_000_000:g} s")
+        return
     match step.fields.get("on_timeout", "fail"):
         case "continue":
             transition.end_step(row, StepStatus.SUCCEEDED)

@@ -8,12 +8,12 @@ main steps come `on_failure` and `finally`, each a phase of the run.
 from collections.abc import Sequence
 from typing import Any
 
-from engine.containers import Verdict, child_ended, open_branch, open_parts, part_value
+from engine.containers import child_ended, open_branch, open_parts, part_value
 from engine.definition import Step
 from engine.errors import AIGatewayError
 from engine.expressions import render
 from engine.plan import FINALLY, ON_FAILURE, PARTS, Graph, catches
-from engine.run_writer import Ring, RunWriter, StepError
+from engine.run_writer import Ring, RunWriter, StepError, Verdict
 from engine.scope import scope_of
 from engine.states import ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
@@ -65,7 +65,7 @@ class Transition(RunWriter):
         self._judge(row, verdict)
 
     def open(self, row: Row, step: Step, items: list[Any] | None, due_us: int | None) -> None:
-        """A foreach, a parallel or a while begins."""
+        """A foreach, a parallel, a while or an agent begins."""
         self._judge(row, open_parts(self, row, step, items, due_us))
 
     def fail_run(self, step_key: str | None, error: StepError) -> None:
@@ -141,7 +141,7 @@ class Transition(RunWriter):
             self.write_end(row, StepStatus.FAILED, output=verdict.output, error=error)
             self._unlock(row)
         else:
-            self.end_step(row, StepStatus.SUCCEEDED, output=verdict.output)
+            self.end_step(row, StepStatus.SUCCEEDED, output=verdict.output, model=verdict.model)
 
     def _unlock(self, step: Row) -> None:
         for key in () if step["type"] in PARTS else self.graph.dependents(step["key"]):

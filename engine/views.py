@@ -88,8 +88,16 @@ def steps_view(tx: Tx, run_id: str) -> list[dict[str, Any]]:
             continue  # what it stands for is seen in the steps inside it
         view = _step_view(tx, row, attempts[row["id"]], calls)
         view["parent"] = parts.get(row["parent_key"], row["parent_key"])
+        if row["type"] == "mcp_tool" and (row["input_json"] or row["input_digest"]):
+            view["call"] = _call_view(tx, row)
         views.append(view | _child_view(tx, children[row["id"]]) if row["id"] in children else view)
     return views
+
+
+def _call_view(tx: Tx, row: Row) -> dict[str, Any]:
+    """What an agent's call asks for: the tool (null where the agent has none of that name) and its arguments."""
+    told = unpack(tx, row["input_json"], row["input_digest"])
+    return {name: told[name] for name in ("name", "tool", "arguments")}
 
 
 def _child_view(tx: Tx, run_id: str) -> dict[str, Any]:

@@ -74,6 +74,12 @@ class McpBridge:
         """The tools by server as each told them last; servers that have not told theirs yet are left out. Asks nobody."""
         return {name: dict(link.tools_known) for name, link in self._links.items() if link.state().tools is not None}
 
+    async def tools_of(self, server: str) -> list[Tool]:
+        """Every tool of one server, by name. Raises: NotFound for an unknown server; ToolError where it cannot be asked."""
+        link = self._link(server)
+        await link.refresh(max_age_s=_CATALOGUE_TTL_S)
+        return [link.tools_known[name] for name in sorted(link.tools_known)]
+
     async def find(self, tool: str, server: str | None = None) -> Tool:
         """The tool, on the server that would serve it now.
 

@@ -13,16 +13,18 @@ from dataclasses import dataclass, replace
 import structlog
 
 from engine.admission import settle_call
+from engine.agent_steps import INSIDE
 from engine.attempts import Claimed, Completed, Ended, claim, complete, give_back
 from engine.catalogue import Catalogue
 from engine.clock import now_us
-from engine.errors import AIGatewayError, BudgetExceeded, LimitExceeded, RetryableError
+from engine.errors import AIGatewayError, BudgetExceeded, CapExceeded, LimitExceeded, RetryableError
 from engine.expressions import condition
 from engine.ports import Doorbell, Failed, Job, Outcome, OverBudget, Skipped, StepExecutor, Succeeded, Throttled
 from engine.result_cache import call_digest, recall, remember
 from engine.states import ErrorClass
 from engine.store.database import Database, Tx
 from engine.transition import Ring
+from worker.agent_memory import StepMemory
 from worker.book import StepBook
 from worker.patience import PAUSE_S, write_patiently
 
@@ -171,12 +173,14 @@ class StepRunner:
                     return Skipped()
                 execute = self._executors[held.step.type].execute
                 if held.step.cache_s is None:
-                    return await execute(_job(held, book))
-                return await self._through_cache(_job(held, book), held.step.cache_s, execute)
+                    return await execute(self._job(held, book))
+                return await self._through_cache(self._job(held, book), held.step.cache_s, execute)
         except TimeoutError:
             return Failed(
                 ErrorClass.TIMEOUT, "no result in time" if limit_s is None else f"no result within {limit_s:g} s"
             )
+        except CapExceeded as error:
+            return Failed(ErrorClass.BUDGET_EXCEEDED, error.message, final=True)
         except BudgetExceeded as error:
             return OverBudget(error.message)
         except LimitExceeded as error:
@@ -188,6 +192,20 @@ class StepRunner:
         except Exception as error:
             log.error("executor failed", action="execute", exc_info=True)
             return Failed(ErrorClass.INTERNAL, f"{type(error).__name__}: {error}", final=True)
+
+    def _job(self, held: Claimed, book: StepBook) -> Job:
+        return Job(
+            run_id=held.run["id"],
+            step_id=held.step_id,
+            key=held.key,
+            attempt=held.attempt,
+            definition=held.definition,
+            step=held.step,
+            scope=held.scope,
+            call_scope=book.scope,
+            book=book,
+            agent=StepMemory(self._database, held) if held.step.type in INSIDE else None,
+        )
 
     async def _through_cache(
         self, job: Job, lifetime_s: float, execute: Callable[[Job], Awaitable[Outcome]]
@@ -257,17 +275,3 @@ def _time_limit_s(held: Claimed) -> float | None:
         limits.append(max(0.0, held.step.deadline_s - (now_us() - held.started_us) / 1_000_000))
     known = [limit for limit in limits if limit is not None]
     return min(known) if known else None
-
-
-def _job(held: Claimed, book: StepBook) -> Job:
-    return Job(
-        run_id=held.run["id"],
-        step_id=held.step_id,
-        key=held.key,
-        attempt=held.attempt,
-        definition=held.definition,
-        step=held.step,
-        scope=held.scope,
-        call_scope=book.scope,
-        book=book,
-    )

@@ -9,7 +9,7 @@ from engine.ledger import CostSource, Intent, Settlement
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps, storable
 from engine.store.statements import Statement, one_of
-from engine.store.tables import requests, runs
+from engine.store.tables import requests, runs, steps
 
 _OPEN_COLUMNS = (
     "id",
@@ -95,14 +95,22 @@ _RUN_SUMS = Statement(select(*_SUMS).where(_OF_FAMILY))
 _STEP_SUMS = Statement(
     select(*_SUMS).where(requests.c.run_id == bindparam("run"), requests.c.step_id == bindparam("key"))
 )
-_RUN_COMMITTED = Statement(
-    select(
-        func.coalesce(
-            func.sum(func.coalesce(requests.c.cost_picousd, requests.c.reserved_picousd, 0)),
-            0,
-        ).label("picousd")
-    ).where(_OF_FAMILY)
+_turns = steps.alias()
+# The rows inside the turns of an agent, whose calls are the agent's.
+_OF_AGENT = and_(
+    requests.c.run_id == bindparam("run"),
+    requests.c.step_id.in_(
+        select(steps.c.key)
+        .select_from(steps.join(_turns, and_(_turns.c.run_id == steps.c.run_id, _turns.c.key == steps.c.parent_key)))
+        .where(_turns.c.run_id == bindparam("run"), _turns.c.parent_key == bindparam("key"))
+    ),
 )
+_AGENT_SUMS = Statement(select(*_SUMS).where(_OF_AGENT))
+_COMMITTED = func.coalesce(
+    func.sum(func.coalesce(requests.c.cost_picousd, requests.c.reserved_picousd, 0)), 0
+).label("picousd")  # fmt: skip
+_RUN_COMMITTED = Statement(select(_COMMITTED).where(_OF_FAMILY))
+_AGENT_COMMITTED = Statement(select(_COMMITTED).where(_OF_AGENT))
 _OF_RUN = Statement(select(requests).where(requests.c.run_id == bindparam("run")).order_by(requests.c.id))
 _OF_REQUEST = Statement(select(requests).where(requests.c.request_id == bindparam("request")).order_by(requests.c.id))
 
@@ -185,6 +193,18 @@ def run_sums(tx: Tx, run_id: str) -> Row:
 def step_sums(tx: Tx, run_id: str, key: str) -> Row:
     """The same for one step."""
     return _whole(tx.one(_STEP_SUMS, {"run": run_id, "key": key}))
+
+
+def agent_sums(tx: Tx, run_id: str, key: str) -> Row:
+    """The same for an agent, all its turns together."""
+    return _whole(tx.one(_AGENT_SUMS, {"run": run_id, "key": key}))
+
+
+def agent_committed_picousd(tx: Tx, run_id: str, key: str) -> int:
+    """What an agent has spent plus the worst case of what is in flight or whose end nobody saw."""
+    row = tx.one(_AGENT_COMMITTED, {"run": run_id, "key": key})
+    assert row is not None
+    return int(row["picousd"])
 
 
 def run_committed_picousd(tx: Tx, run_id: str) -> int:

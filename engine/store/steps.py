@@ -147,6 +147,11 @@ _PROGRESS = Statement(
     .where(steps.c.id == bindparam("step"))
     .values(progress=bindparam("started"), waiting_on=bindparam("open"))
 )
+_ALLOW = Statement(
+    update(steps)
+    .where(steps.c.id == bindparam("step"))
+    .values(status=StepStatus.READY.value, due_us=bindparam("now"), waits_for=None, progress=1)
+)
 _DELETE = Statement(delete(steps).where(steps.c.id == bindparam("step")))
 _RESET = Statement(
     update(steps)
@@ -155,9 +160,11 @@ _RESET = Statement(
         status=bindparam("status"),
         due_us=bindparam("due"),
         waiting_on=bindparam("needs"),
+        input_json=bindparam("input_json"),
+        input_digest=bindparam("input_digest"),
         **dict.fromkeys(
-            ("worker_id", "branch", "waits_for", "input_json", "input_digest", "size", "progress", "output_json",
-             "output_digest", "model", "error_class", "error_message", "started_us", "finished_us")
+            ("worker_id", "branch", "waits_for", "size", "progress", "output_json", "output_digest", "model",
+             "error_class", "error_message", "started_us", "finished_us")
         ),
         tries=0,
         losses=0,
@@ -295,9 +302,15 @@ def set_progress(tx: Tx, step_id: str, started: int, open_parts: int) -> None:
     tx.run(_PROGRESS, {"step": step_id, "started": started, "open": open_parts})
 
 
-def reset_step(tx: Tx, step_id: str, status: StepStatus, due_us: int | None, needs: int) -> None:
-    """As if the step had never run; its attempt numbers go on."""
-    tx.run(_RESET, {"step": step_id, "status": status.value, "due": due_us, "needs": needs})
+def allow_step(tx: Tx, step_id: str, now: int) -> None:
+    """A call that waited for approval has it, and may be claimed."""
+    tx.run(_ALLOW, {"step": step_id, "now": now})
+
+
+def reset_step(tx: Tx, row: Row) -> None:
+    """As if the step had never run: the row as it was first stored; its attempt numbers go on."""
+    values = {name: row[name] for name in ("status", "input_json", "input_digest")}
+    tx.run(_RESET, values | {"step": row["id"], "due": row["due_us"], "needs": row["waiting_on"]})
 
 
 def delete_step(tx: Tx, step_id: str) -> None:

@@ -195,10 +195,14 @@ steps = Table(
     Column("parent_key", String(300)),
     Column("branch", String(100)),  # of a container: the branch it chose
     Column("waits_for", String(120)),  # timer | children | run | signal:NAME; null: a retry or a start time
-    Column("input_json", Text),  # of a foreach its items, of an item its value
+    Column(
+        "input_json", Text
+    ),  # of a foreach its items, of an item its value; of an agent its tools, of its calls what they ask
     Column("input_digest", String(64)),
     Column("size", Integer),  # of a foreach: how many items
-    Column("progress", Integer),  # items or iterations started so far
+    Column(
+        "progress", Integer
+    ),  # items, iterations or turns started so far; of a turn its calls; of a call 1: approved
     Column("position", Integer, nullable=False),
     Column("status", String(20), nullable=False),
     Column("priority", String(10), nullable=False),

@@ -12,6 +12,7 @@ from providers.provider import Json, ProviderType
 from providers.shapes import as_list, as_object, as_objects, as_text
 from providers.translate.refusals import refused
 from providers.translate.responses_in_items import Items
+from providers.translate.thoughts import with_thoughts_for
 from providers.wording import Wording
 
 _SAME = (
@@ -32,12 +33,6 @@ _STATEFUL: Mapping[str, str] = {
 }
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
-_THOUGHT_KEYS = frozenset({"reasoning_content", "thinking_blocks"})
-_THOUGHTS: Mapping[ProviderType, str] = {  # where a type of provider looks for what was thought before
-    "anthropic": "thinking_blocks",
-    "ollama": "reasoning_content",
-    "simulated": "reasoning_content",
-}
 _REASONING_KEYS = frozenset(
     {"effort", "summary", "generate_summary"}
 )  # thoughts that there are always come as a summary
@@ -51,14 +46,8 @@ class ChatOfResponses:
     dropped: tuple[str, ...]
 
     def worded(self, target: ProviderType) -> Wording:
-        """The request for a provider of type `target`; OpenAI's own API refuses earlier thoughts of any kind."""
-        kept = _THOUGHTS.get(target)
-        messages: list[Json] = []
-        lost = False
-        for message in self.body["messages"]:
-            unwanted = (_THOUGHT_KEYS & message.keys()) - {kept}
-            lost = lost or (bool(unwanted) and kept not in message)
-            messages.append({key: value for key, value in message.items() if key not in unwanted})
+        """The request for a provider of type `target`, which may refuse earlier thoughts."""
+        messages, lost = with_thoughts_for(target, self.body["messages"])
         dropped = (*self.dropped, "input.reasoning") if lost else self.dropped
         return Wording({**self.body, "messages": messages}, tuple(dict.fromkeys(dropped)))
 

@@ -1,7 +1,7 @@
 """What an upstream answers: decided by the prompt alone, so that a test can know it beforehand. One word is one token.
 
 Directives anywhere in the last user text: `[words 30]`, `[think 5]`, `[cached 10]`, `[cache_write 10]`, `[marker abc]`;
-`use tool NAME` or `use tool NAME with {json}` where a tool of that name is offered, several times for parallel calls.
+`[turns 3]`; `use tool NAME` or `use tool NAME with {json}` where a tool of that name is offered, several times for parallel calls.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from upstreams.control import Tokens
 
 IMAGE_TOKENS = 85
-_NUMBER = re.compile(r"\[(words|think|cached|cache_write) (\d+)\]")
+_NUMBER = re.compile(r"\[(words|think|cached|cache_write|turns) (\d+)\]")
 _MARKER = re.compile(r"\[marker ([\w.:-]+)\]")
 _USE_TOOL = re.compile(r"use tool ([\w./-]+)(?: with (\{.*?\})(?=\s|$|\.))?", re.DOTALL)
 
@@ -25,6 +25,7 @@ class Prompt:
     last_user_text: str
     words: int
     after_tools: str | None = None  # the results, where the last message brings them
+    answers: int = 0  # that the conversation holds already
     tools: Sequence[str] = ()
     must_call: str | None = None  # a tool's name, or "*" for any
     may_call: bool = True
@@ -60,7 +61,7 @@ def count_words(*texts: str) -> int:
 
 def reply_to(prompt: Prompt) -> Reply:
     numbers = {name: int(value) for name, value in _NUMBER.findall(prompt.last_user_text)}
-    calls = _calls(prompt)
+    calls = _calls(prompt, turns=numbers.get("turns", 1))
     text = "" if calls else _text(prompt, numbers)
     for stop in prompt.stops:
         text = text.split(stop)[0]
@@ -84,8 +85,9 @@ def _text(prompt: Prompt, numbers: dict[str, int]) -> str:
     return f"Answer to: {prompt.last_user_text}"
 
 
-def _calls(prompt: Prompt) -> list[tuple[str, dict[str, Any]]]:
-    if not prompt.may_call or prompt.after_tools is not None or not prompt.tools:
+def _calls(prompt: Prompt, *, turns: int) -> list[tuple[str, dict[str, Any]]]:
+    over = prompt.after_tools is not None and prompt.answers >= turns
+    if not prompt.may_call or over or not prompt.tools:
         return []
     asked = [
         (name.rstrip("."), json.loads(arguments or "{}"))

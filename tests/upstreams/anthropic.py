@@ -275,6 +275,7 @@ def _prompt(body: Any) -> Prompt:
         last_user_text=last_user,
         words=count_words(*texts) + IMAGE_TOKENS * images,
         after_tools=results,
+        answers=sum(message["role"] == "assistant" for message in messages),
         tools=[tool["name"] for tool in body.get("tools", ())],
         must_call={"any": "*", "tool": choice.get("name")}.get(choice["type"]),
         may_call=choice["type"] != "none",

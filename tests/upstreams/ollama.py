@@ -181,6 +181,7 @@ def _prompt(body: Any) -> Prompt:
         last_user_text=users[-1]["content"] if users else "",
         words=sum(count_words(m.get("content", "")) + IMAGE_TOKENS * len(m.get("images", ())) for m in messages),
         after_tools=" ".join(told) if told else None,
+        answers=sum(message["role"] == "assistant" for message in messages),
         tools=[tool["function"]["name"] for tool in body.get("tools", ())],
         limit=options.get("num_predict") if (options.get("num_predict") or -1) > 0 else None,
         stops=options.get("stop", ()),

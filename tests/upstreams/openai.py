@@ -259,6 +259,7 @@ def _prompt(body: Any) -> Prompt:
         last_user_text=_text(users[-1]["content"]) if users else "",
         words=sum(_words(message.get("content")) for message in messages),
         after_tools=" ".join(tool_texts) if tool_texts else None,
+        answers=sum(message["role"] == "assistant" for message in messages),
         tools=[tool["function"]["name"] for tool in body.get("tools", ())],
         must_call=named or ("*" if choice == "required" else None),
         may_call=choice != "none",

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.expressions import render, render_text
-from engine.keys import LLM
+from engine.keys import AGENT, LLM
 from engine.ports import Failed, Job, Outcome, OverBudget, Succeeded
 from engine.states import ErrorClass
 from engine.values import is_list, type_name
@@ -20,11 +20,13 @@ from providers.pricing import PriceBook
 from providers.provider import Json
 from providers.routing import Route, Router
 from providers.usage import estimate_prompt_tokens
+from providers.wording import Request
 
 DEFAULT_MAX_TOKENS = 4096
 MAX_IMAGES_SIZE = 16 * 1024 * 1024  # characters of all pictures of a call
 LEAST_TOKENS = 256  # fewer than this are no answer worth paying for
-_OWN_FIELDS = {"model", "prompt", "messages", "system", "schema", "images", "extra"}
+_OF_AGENTS = AGENT.keys.keys() - LLM.keys.keys()
+_NO_PARAMETERS = {"model", "prompt", "messages", "system", "schema", "images", "extra", *_OF_AGENTS}
 _ONE_PASS = FailoverPolicy(retries_per_target=0)
 
 
@@ -41,7 +43,7 @@ class LlmExecutor:
         body = request_body(job.step.fields, job.scope)
         try:
             route = await self.router.resolve(body["model"])
-            affordable = await self._affordable_tokens(job, route, body)
+            affordable = self.affordable_tokens(route, body, await job.book.remaining_picousd())
             if affordable is not None and affordable < min(LEAST_TOKENS, body["max_tokens"]):
                 return OverBudget(f"step {job.key}: less than {LEAST_TOKENS} tokens of an answer fit into what is left")
             if affordable is not None:
@@ -51,24 +53,24 @@ class LlmExecutor:
             return Failed(error.error_class, error.message, error.retry_after_s)
 
     async def _ask(self, job: Job, route: Route, body: Json) -> Outcome:
-        done = await self._complete(job, route, body)
+        done = await self.complete(job, route, body)
         schema = job.step.fields.get("schema")
         if schema is None:
-            return Succeeded(_text(done), model=f"{done.provider}/{done.model}")
-        value, mistake = _checked(_text(done), schema)
+            return Succeeded(text_of_answer(done), model=f"{done.provider}/{done.model}")
+        value, mistake = checked(text_of_answer(done), schema)
         if mistake is not None:
-            done = await self._complete(job, route, _repair(body, _text(done), mistake))
-            value, mistake = _checked(_text(done), schema)
+            done = await self.complete(job, route, repair(body, text_of_answer(done), mistake))
+            value, mistake = checked(text_of_answer(done), schema)
         if mistake is not None:
             return Failed(ErrorClass.INVALID_OUTPUT, f"the answer does not follow the schema: {mistake}")
         return Succeeded(value, model=f"{done.provider}/{done.model}")
 
-    async def _complete(self, job: Job, route: Route, body: Json) -> Completed:
-        return await self.failover.complete(route, body, scope=job.call_scope, book=job.book, policy=_ONE_PASS)
+    async def complete(self, job: Job, route: Route, request: Json | Request) -> Completed:
+        """One whole answer, each candidate asked once. Raises: ProviderError, BudgetExceeded."""
+        return await self.failover.complete(route, request, scope=job.call_scope, book=job.book, policy=_ONE_PASS)
 
-    async def _affordable_tokens(self, job: Job, route: Route, body: Json) -> int | None:
-        """How many output tokens fit into what is left of the run's budget; None without a budget or a price."""
-        remaining = await job.book.remaining_picousd()
+    def affordable_tokens(self, route: Route, body: Json, remaining: int | None) -> int | None:
+        """How many output tokens fit into what remains, in pico-dollars; None without a limit or a price."""
         if remaining is None:
             return None
         prompt_tokens = estimate_prompt_tokens(body)
@@ -84,7 +86,7 @@ class LlmExecutor:
 
 def request_body(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
     """The OpenAI chat body of a step, rendered. Raises: ExpressionError."""
-    body: Json = {name: render(value, scope) for name, value in fields.items() if name not in _OWN_FIELDS}
+    body: Json = {name: render(value, scope) for name, value in fields.items() if name not in _NO_PARAMETERS}
     body = {**_extra(fields, scope), **body, "model": render(fields["model"], scope)}
     body["messages"] = _messages(fields, scope)
     limit = body.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
@@ -93,9 +95,13 @@ def request_body(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
     if not isinstance(body["model"], str):
         raise UserError("invalid_value", f"model must be text, it is {type(body['model']).__name__}")
     if "schema" in fields:
-        answer = {"name": "answer", "schema": fields["schema"], "strict": False}
-        body["response_format"] = {"type": "json_schema", "json_schema": answer}
+        body["response_format"] = answer_format(fields["schema"])
     return body
+
+
+def answer_format(schema: Mapping[str, Any]) -> Json:
+    """What asks for an answer that follows the schema."""
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": False}}
 
 
 def _messages(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> list[Json]:
@@ -133,11 +139,12 @@ def _content(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:
     return [{"type": "text", "text": prompt}, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
 
 
-def _text(done: Completed) -> str:
+def text_of_answer(done: Completed) -> str:
+    """What the model said."""
     return done.answer.body["choices"][0]["message"].get("content") or ""
 
 
-def _checked(text: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
+def checked(text: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
     """The answer as data, and its first mistake."""
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - 10 MB that most steps do not need
 
@@ -158,7 +165,8 @@ def _unfenced(text: str) -> str:
     return stripped
 
 
-def _repair(body: Json, answer: str, mistake: str) -> Json:
+def repair(body: Json, answer: str, mistake: str) -> Json:
+    """The request that asks for a corrected answer."""
     complaint = f"That does not follow the schema: {mistake}. Answer again with the corrected JSON alone."
     added = [{"role": "assistant", "content": answer}, {"role": "user", "content": complaint}]
     return {**body, "messages": [*body["messages"], *added]}

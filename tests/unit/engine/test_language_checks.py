@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.agent_steps import agent_key, names_of_calls, turn_of
 from engine.definition import Definition, RetryPolicy
 from engine.errors import Mistake, UserError
 from engine.loader import load, load_data
@@ -118,7 +119,24 @@ def test_the_other_values_of_a_step() -> None:
         ("{id: a, value: 1}", "needs `type`", None),
         ("{id: a, type: sett, value: 1}", "no step type 'sett'", "set"),
         ("{id: a, type: foreach, items: []}", "needs `steps`", None),
-        ("{id: a, type: agent, model: m}", "does not run steps of type `agent` yet", None),
+        ("{id: a, type: agent, model: m, prompt: x}", "needs `tools`", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [s/t, s2/*], approve: [s/t, s2/x], approve_timeout: 1d, max_turns: 3, max_cost_usd: 0.1, schema: {type: object}, temperature: 0}", "", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: []}", "a list of tools", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: s/t}", "a list of tools", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [t]}", "has to be `server/tool`", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: ['s/${input.t}']}", "has to be `server/tool`", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [1]}", "has to be text", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [s/t, s/t]}", "named twice", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [mail/send], approve: [mail/sent]}", "none of this agent's `tools`", "mail/send"),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [mail/send], approve: [post/*]}", "none of this agent's `tools`", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [mail/send], approve: [mail/*]}", "", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [mail/send], approve_timeout: 1h}", "means nothing without `approve`", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [s/t], max_turns: 0}", "at least 1", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [s/t], max_turns: two}", "a whole number", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [s/t], max_cost_usd: -1}", "at least 0", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [s/t], cache: 1h}", "takes no `cache`", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [s/t], max_turn: 3}", "no key 'max_turn'", "max_turns"),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [s/t], messages: [{role: user, content: x}]}", "not both", None),
         ("{id: a, type: set}", "needs `value`", None),
         ("{id: a, type: set, valeu: 1, value: 2}", "no key 'valeu'", "value"),
         ("{id: a, type: set, value: 1, cache: 1h}", "takes no `cache`", None),
@@ -451,3 +469,18 @@ def test_any_data_gives_a_definition_or_a_user_error(parts: list[dict[str, Any]]
         assert error.code == "invalid_workflow" and error.details
     else:
         assert load(found.source).steps[0].fields == found.steps[0].fields
+
+
+def test_a_wait_for_the_signal_of_an_agents_calls() -> None:
+    agent = "{id: a, type: agent, model: m, prompt: x, tools: [s/t]"
+    wait = "{id: b, type: wait, signal: approve}"
+    assert load(steps(f"{agent}}}", wait))
+    found = mistakes(steps(f"{agent}, approve: [s/t]}}", wait))
+    assert [one.path for one in found] == ["steps[1].signal"] and "agent" in found[0].message
+
+
+def test_the_names_of_a_turns_calls() -> None:
+    assert names_of_calls(["Web.Search", "model", "web_search", "!!", "x" * 200]) == [
+        "web_search", "model_2", "web_search_2", "call", "x" * 40,
+    ]  # fmt: skip
+    assert (agent_key("each[3].research[12].model"), turn_of("each[3].research[12].model")) == ("each[3].research", 12)
