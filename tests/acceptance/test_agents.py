@@ -1,5 +1,6 @@
 """Agents on real processes: every dialect's strict upstream, a real MCP server, approvals across a restart, SIGKILL at every turn."""
 
+import json
 import os
 import signal
 import sys
@@ -225,6 +226,15 @@ def test_an_approval_survives_a_restart(upstreams: dict[str, RemoteControl], tmp
         assert [len(call["calls"]) for call in steps[keys[1]]["attempts"]] == [0]
 
 
+def holder(up: Gateway, run_id: str) -> int:
+    """The process that runs the run's step now."""
+    running = [one for step in up.steps(run_id).values() for one in step["attempts"] if one["status"] == "running"]
+    told = [
+        json.loads(line) for line in (up.folder / "serve-0.log").read_text().splitlines() if "worker started" in line
+    ]
+    return next(line["pid"] for line in told if line["worker"] == running[0]["worker"])
+
+
 def test_sigkill_at_every_turn_pays_only_for_what_was_in_flight_again(
     upstreams: dict[str, RemoteControl], tmp_path: Path
 ) -> None:
@@ -237,7 +247,7 @@ def test_sigkill_at_every_turn_pays_only_for_what_was_in_flight_again(
     held_calls = [str(turn + number + 1) for number, turn in enumerate(in_tool)]
     tool = {"command": sys.executable, "args": ["-S", "-P", str(COUNTING), str(log), *held_calls]}
     with gateway(tmp_path / "killed", {**config(upstreams), "mcp_servers": {"notes": tool}}) as up:
-        up.serve(workers=1)
+        up.serve(workers=2)
         prompt = f'[turns {TURNS - 1}] use tool note with {{"text": "x"}}'
         run_id = up.submit(agent(model=MODELS["openai"], prompt=prompt, tools=["notes/note"]), {})
         for turn in range(TURNS):
@@ -250,8 +260,7 @@ def test_sigkill_at_every_turn_pays_only_for_what_was_in_flight_again(
                 questions,
                 len(log.read_text().splitlines()) - (turn in in_tool),
             )
-            for pid in up.worker_pids():
-                os.kill(pid, signal.SIGKILL)
+            os.kill(holder(up, run_id), signal.SIGKILL)
         run = up.finished(run_id)
         assert run["output"] == "The tool said: noted 13", run["error"]
         assert control.state()["total"] == TURNS + len(in_question)
