@@ -5,12 +5,13 @@ from typing import Any, cast
 
 from engine_hand import SECOND, Hand
 
+from engine.agent_steps import AGENT, ASK, CALL, turn_of
 from engine.attempts import Claimed
 from engine.child_runs import answer, unanswered
 from engine.errors import AIGatewayError
 from engine.expressions import condition
 from engine.ledger import CallScope
-from engine.ports import Failed, Job, Outcome, Skipped
+from engine.ports import AskedForTools, Failed, Job, Opened, Outcome, Skipped, Succeeded, ToolCall
 from engine.states import ErrorClass
 from worker.executors.flow import flow_executors
 
@@ -19,7 +20,9 @@ STOPPED = {"succeeded", "failed", "cancelled", "paused"}
 
 
 def outcome_of(held: Claimed) -> Outcome:
-    """What the step's executor makes of it, as the worker's runner would report it."""
+    """What the step's executor makes of it, as the worker's runner would report it; an agent plays what its prompt says."""
+    if held.step.type in (ASK, CALL):
+        return played(held)
     job = Job(
         run_id=held.run["id"],
         step_id=held.step_id,
@@ -34,9 +37,25 @@ def outcome_of(held: Claimed) -> Outcome:
     try:
         if held.step.condition is not None and not condition(held.step.condition, held.scope):
             return Skipped()
+        if held.step.type == AGENT:
+            return Opened([])
         return asyncio.run(EXECUTORS[held.step.type].execute(job))
     except AIGatewayError as error:
         return Failed(ErrorClass.INVALID_REQUEST, error.message, final=True)
+
+
+def played(held: Claimed) -> Outcome:
+    """The turns of an agent as its prompt has them: `2 1 answer` asks for two calls, then for one, and answers how many it were."""
+    if held.step.type == CALL:
+        return Failed(ErrorClass.TOOL_ERROR, "no", final=True) if held.key.endswith("_2") else Succeeded("yes")
+    words: list[str] = held.step.fields["prompt"].split()
+    word = words[turn_of(held.key)]
+    if word == "fail":
+        return Failed(ErrorClass.AUTH, "no", final=True)
+    if word == "answer":
+        return Succeeded(sum(map(int, words[:-1])))
+    calls = tuple(ToolCall(f"id{number}", "x", "t/x", {}) for number in range(int(word)))
+    return AskedForTools({"role": "assistant"}, calls, "m")
 
 
 def play(hand: Hand, run_id: str, *, most: int = 10_000) -> dict[str, Any]:

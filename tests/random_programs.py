@@ -18,9 +18,10 @@ class Failure(Exception):
 class Maker:
     """Draws a program; ids are unique in the whole of it."""
 
-    def __init__(self, choose: Choose, nap: str = "1s") -> None:
+    def __init__(self, choose: Choose, nap: str = "1s", *, agents: bool = False) -> None:
         self._choose = choose
         self._nap = nap
+        self._simple = ["value", "value", "error", "sleep"] + ["agent"] * agents
         self._ids = 0
 
     def steps(self, depth: int) -> Steps:
@@ -28,7 +29,7 @@ class Maker:
 
     def step(self, depth: int) -> dict[str, Any]:
         self._ids += 1
-        kinds = ["value", "value", "error", "sleep"] + ["if", "switch", "foreach", "parallel", "while"] * (depth < 3)
+        kinds = self._simple + ["if", "switch", "foreach", "parallel", "while"] * (depth < 3)
         step = {"id": f"s{self._ids}", **getattr(self, f"_{self._choose(kinds)}")(depth)}
         match self._choose(["fail", "fail", "continue", "steps"]):
             case "continue":
@@ -46,6 +47,13 @@ class Maker:
 
     def _error(self, depth: int) -> dict[str, Any]:
         return {"type": "set", "value": "${1 // 0}"}
+
+    def _agent(self, depth: int) -> dict[str, Any]:
+        """What its model does stands in its prompt (`engine_play.played`)."""
+        turns = [str(self._choose(range(1, 4))) for _ in range(self._choose(range(0, 4)))]
+        prompt = " ".join([*turns, self._choose(["answer", "answer", "fail"])])
+        more = {"tools": ["t/x"], "max_turns": self._choose(range(1, 5))}
+        return {"type": "agent", "model": "m", "prompt": prompt, **more}
 
     def _sleep(self, depth: int) -> dict[str, Any]:
         return {"type": "sleep", "duration": self._nap}
@@ -107,6 +115,11 @@ def body(step: dict[str, Any]) -> Any:
         case "while":
             outputs = [run_list(step["steps"])[0] for _ in range(min(2, int(step["condition"][-1])))]
             return outputs[-1] if outputs else None
+        case "agent":
+            *turns, end = step["prompt"].split()
+            if end == "fail" or len(turns) >= step["max_turns"]:
+                raise Failure
+            return sum(map(int, turns))
         case "sleep":
             return None
         case _:

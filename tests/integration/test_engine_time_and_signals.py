@@ -231,7 +231,7 @@ def test_a_fork_takes_other_inputs_and_models(hand: Hand) -> None:
     assert (held.step.fields["model"], held.scope["input"]) == ("fast", {"q": 2})
     with pytest.raises(UserError, match=r"did you mean ask\?"):
         fork(hand, old, "aks")
-    with pytest.raises(UserError, match="no llm step 'a'"):
+    with pytest.raises(UserError, match="no llm or agent step 'a'"):
         fork(hand, old, "ask", models={"a": "fast"})
 
 

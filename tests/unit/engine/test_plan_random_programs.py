@@ -23,7 +23,7 @@ ENDED = {"succeeded", "failed", "skipped", "cancelled"}
 
 @st.composite
 def programs(draw: st.DrawFn) -> Steps:
-    return Maker(lambda items: draw(st.sampled_from(items))).steps(0)
+    return Maker(lambda items: draw(st.sampled_from(items)), agents=True).steps(0)
 
 
 def play_at_random(hand: Hand, run_id: str, chance: Random) -> dict[str, Any]:
