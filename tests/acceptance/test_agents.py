@@ -22,7 +22,7 @@ TURNS = 10
 COUNTING = Path(__file__).parents[1] / "counting_tool.py"
 DOCUMENTS = {"command": sys.executable, "args": ["-P", "-m", "mcp_bridge.documents"]}
 SEARCH = {"name": "web_search", "arguments": {"query": "tea"}}
-MANY = {
+MANY: dict[str, Any] = {
     "tool_calls": [
         SEARCH,
         {"name": "web_search", "arguments": {"query": "lighthouses"}},
@@ -32,7 +32,7 @@ MANY = {
         {"name": "web_search", "arguments": {"count": "many"}},
     ]
 }
-SIMULATED = {
+SIMULATED: dict[str, Any] = {
     "researcher": {"script": [{"tool_calls": [SEARCH]}, {"reply": "Tea is old."}]},
     "clumsy": {"script": [MANY, {"reply": "Done."}], "input": 1, "output": 2},
     "restless": {"script": [{"tool_calls": [SEARCH]}], "input": 1, "output": 2},
