@@ -51,7 +51,7 @@ def test_the_seed_becomes_what_it_says() -> None:
         "tool": "web_search",
         "params": {"query": "${input.topic}", "count": 5},
     }
-    assert search.timeout_s == 30 and search.output == "search_results" and search.line == 7
+    assert search.timeout_s == 30 and search.output == "search_results" and search.line == 8
     assert search.retry == RetryPolicy(
         4, 1.0, 2.0, 60.0, True, frozenset({ErrorClass.RATE_LIMIT, ErrorClass.TIMEOUT, ErrorClass.SERVER_ERROR})
     )
