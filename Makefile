@@ -32,10 +32,7 @@ chaos: setup-dev  ## the long failure drills
 
 check: check-format check-lint check-types check-layers check-migrations check-wheel  ## everything else that CI demands
 
-check-schema: setup  ## write workflows/schema.json, which editors read, anew
-	@$(BIN)/aigateway workflows schema > workflows/schema.json
-
-format: setup-dev
+check-format: setup-dev
 	$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; false; }
 
 check-lint: setup-dev
@@ -58,6 +55,9 @@ bench: setup-dev  ## the measurements in benchmarks/
 
 picture: setup  ## draw docs/demo.svg, the README's picture, anew
 	@$(BIN)/python scripts/draw_demo.py
+
+schema: setup  ## write workflows/schema.json, which editors read, anew
+	@$(BIN)/aigateway workflows schema > workflows/schema.json
 
 format: setup-dev  ## lay out the code and mend what can be mended
 	$(BIN)/ruff format --quiet .
