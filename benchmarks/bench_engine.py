@@ -71,7 +71,8 @@ class Parts:
     def _used(self) -> dict[str, float]:
         used = {name: sum(map(_cpu_s, processes)) for name, processes in self._parts.items()}
         if self._server is not None:
-            used["server"] = sum(map(_cpu_s, [self._server, *self._server.children(recursive=True)]))
+            used["server"] = sum(self._server.cpu_times()[:4])  # with those of its processes that have ended
+            used["server"] += sum(map(_cpu_s, self._server.children()))
         return used
 
     def cpu_s(self, per: float) -> dict[str, float]:
@@ -87,7 +88,9 @@ class Parts:
 
 
 def _cpu_s(process: psutil.Process) -> float:
-    return sum(process.cpu_times()[:2])
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return sum(process.cpu_times()[:2])
+    return 0.0
 
 
 def submissions(up: Gateway) -> dict[str, Any]:

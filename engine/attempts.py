@@ -79,11 +79,15 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """`accepted` is False for a worker that no longer held the step. `rings`: steps that became ready."""
+    """`accepted` is False for a worker that no longer held the step. `rings`: steps that became ready.
+
+    `following`: the one step that this unlocked, claimed already for the same worker, and in no ring.
+    """
 
     accepted: bool
     rings: tuple[Ring, ...] = ()
     run_ended: bool = False
+    following: Claimed | None = None
 
 
 def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) -> Claimed | None:
@@ -94,36 +98,17 @@ def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) 
         return None
     run = lock_run(tx, row["run_id"])
     assert run is not None
-    taken = claim_step(tx, step_id, worker_id, now) if run["status"] in _CLAIMABLE else None
-    if taken is None:
+    if run["status"] not in _CLAIMABLE:
         return None
-    graph = catalogue.graph(tx, run["version_id"])
-    attempt: int = taken["attempt"]
-    insert_attempt(tx, step_id, attempt, worker_id, now)
-    transition = Transition(tx, run, graph, now)
-    if run["status"] != RunStatus.RUNNING.value:
-        begin_run(tx, run["id"], now)
-        if run["status"] == RunStatus.QUEUED.value:
-            transition.history.add(EventType.RUN_STARTED)
-    transition.history.add(EventType.STEP_STARTED, step=row["key"], attempt=attempt)
-    transition.close()
-    step = with_model(graph.step(row["key"]), run["models_json"])
-    return Claimed(
-        run=run,
-        step_id=step_id,
-        key=row["key"],
-        attempt=attempt,
-        worker_id=worker_id,
-        definition=graph.definition,
-        step=step,
-        scope=scope_of(tx, run, graph, step.reads, graph.reads_from(row["key"])),
-        tags=loads(run["tags_json"]),
-        started_us=taken["started_us"],
-    )
+    transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+    held = _take(transition, step_id, worker_id)
+    if held is not None:
+        transition.close()
+    return held
 
 
-def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int) -> Completed:
-    """Write what came of a claimed step, its calls' costs included."""
+def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int, *, go_on: bool = False) -> Completed:
+    """Write what came of a claimed step, its calls' costs included. With `go_on` the worker takes the one step that this unlocks."""
     tx.point("complete")
     for settlement in ended.settlements:
         settle_call(tx, settlement)
@@ -133,8 +118,50 @@ def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int
     run, row = locked
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
     _apply(transition, row, held, ended, catalogue)
+    following = _take_next(transition, held.worker_id) if go_on else None
     transition.close()
-    return Completed(True, (*transition.rings, *transition.rings_elsewhere), transition.ended)
+    return Completed(True, (*transition.rings, *transition.rings_elsewhere), transition.ended, following)
+
+
+def _take_next(transition: Transition, worker_id: str) -> Claimed | None:
+    """Where just one step has become ready: one commit less, and no bell. Several are rung, so that other processes take part."""
+    rings = transition.rings
+    if len(rings) != 1 or transition.rings_elsewhere or transition.run["status"] not in _CLAIMABLE:
+        return None
+    transition.tx.point("claim")
+    held = _take(transition, rings[0].step_id, worker_id)
+    if held is not None:
+        rings.clear()
+    return held
+
+
+def _take(transition: Transition, step_id: str, worker_id: str) -> Claimed | None:
+    """Begin an attempt under the run's lock; None where the step is not ready."""
+    tx, run, graph, now = transition.tx, transition.run, transition.graph, transition.now
+    taken = claim_step(tx, step_id, worker_id, now)
+    if taken is None:
+        return None
+    key, attempt = taken["key"], taken["attempt"]
+    insert_attempt(tx, step_id, attempt, worker_id, now)
+    if run["status"] != RunStatus.RUNNING.value:
+        begin_run(tx, run["id"], now)
+        if run["status"] == RunStatus.QUEUED.value:
+            transition.history.add(EventType.RUN_STARTED)
+    transition.history.add(EventType.STEP_STARTED, step=key, attempt=attempt)
+    transition.stays_active()
+    step = with_model(graph.step(key), run["models_json"])
+    return Claimed(
+        run=run,
+        step_id=step_id,
+        key=key,
+        attempt=attempt,
+        worker_id=worker_id,
+        definition=graph.definition,
+        step=step,
+        scope=scope_of(tx, run, graph, step.reads, graph.reads_from(key)),
+        tags=loads(run["tags_json"]),
+        started_us=taken["started_us"],
+    )
 
 
 def give_back(tx: Tx, held: Claimed, now: int) -> Completed:

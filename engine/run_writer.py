@@ -159,6 +159,10 @@ class RunWriter:
         wait_step(self.tx, row["id"], waits_for, **values)
         self._quieter = True
 
+    def stays_active(self) -> None:
+        """A worker has taken a step: the run does not wait, whatever else has stopped."""
+        self._quieter = False
+
     def retry_later(self) -> None:
         """A step waits for its next attempt."""
         self._quieter = True

@@ -103,9 +103,11 @@ class Hand:
         assert held is not None, f"{key} is not to be claimed: {self.statuses(run_id)}"
         return held
 
-    def complete(self, held: Claimed, outcome: Outcome, *settlements: Settlement, chance: float = 0.5) -> Completed:
+    def complete(
+        self, held: Claimed, outcome: Outcome, *settlements: Settlement, chance: float = 0.5, go_on: bool = False
+    ) -> Completed:
         ended = Ended(outcome, settlements, chance)
-        return self.do(lambda tx: attempts.complete(tx, self.catalogue, held, ended, self.now))
+        return self.do(lambda tx: attempts.complete(tx, self.catalogue, held, ended, self.now, go_on=go_on))
 
     def finish(self, run_id: str, key: str, output: Any = None) -> Completed:
         """Claims the step and succeeds."""

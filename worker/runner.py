@@ -125,15 +125,13 @@ class StepRunner:
 
     async def _work(self, first: str) -> None:
         """The step, and then the next one of the same run for as long as there is just one."""
-        step_id: str | None = first
-        while step_id is not None:
-            try:
-                held = await self._claim(step_id)
-                step_id = await self._one(held) if held else None
-            except RetryableError as error:  # the database is away: the step stays ready or is found by its lease
-                log.warning("step not taken", action="claim", step=step_id, error=error.message)
-                await asyncio.sleep(PAUSE_S)
-                return
+        try:
+            held = await self._claim(first)
+            while held is not None:
+                held = await self._one(held)
+        except RetryableError as error:  # the database is away: the step stays ready or is found by its lease
+            log.warning("step not taken", action="claim", step=first, error=error.message)
+            await asyncio.sleep(PAUSE_S)
 
     async def _claim(self, step_id: str) -> Claimed | None:
         if self._draining.is_set():
@@ -142,7 +140,7 @@ class StepRunner:
             lambda tx: claim(tx, self._catalogue, step_id, self._limits.worker_id, now_us())
         )
 
-    async def _one(self, held: Claimed) -> str | None:
+    async def _one(self, held: Claimed) -> Claimed | None:
         book = StepBook(self._database, held, reject_unknown_prices=self._limits.reject_unknown_prices)
         structlog.contextvars.bind_contextvars(run_id=held.run["id"], step=held.key, attempt=held.attempt)
         started = now_us()
@@ -221,30 +219,35 @@ class StepRunner:
             await write_patiently(self._database, lambda tx: remember(tx, digest, outcome, lifetime_s, now_us()))
         return outcome
 
-    async def _complete(self, held: Claimed, book: StepBook, outcome: Outcome) -> str | None:
-        """Write the end; a database that is away is waited for, since the result is paid for."""
+    async def _complete(self, held: Claimed, book: StepBook, outcome: Outcome) -> Claimed | None:
+        """Write the end; a database that is away is waited for, since the result is paid for. Returns the next step, claimed."""
         ended = Ended(outcome, book.take(), random.random())
         try:
-            done = await self._write_end(held, ended)
+            done = await self._end_and_go_on(held, ended)
         except Exception as error:
             log.error("result not storable", action="complete", exc_info=True)
             failed = Failed(ErrorClass.INTERNAL, f"the result could not be stored: {type(error).__name__}", final=True)
-            done = await self._write_end(held, replace(ended, outcome=failed))
+            done = await self._write_end(held, replace(ended, outcome=failed), go_on=False)
         log.info("step ended", action="complete", outcome=type(outcome).__name__.lower(), accepted=done.accepted)
         if done.run_ended:
             self.run_ended.set()
-        return self._go_on(done.rings)
-
-    async def _write_end(self, held: Claimed, ended: Ended) -> Completed:
-        return await write_patiently(self._database, lambda tx: complete(tx, self._catalogue, held, ended, now_us()))
-
-    def _go_on(self, rings: tuple[Ring, ...]) -> str | None:
-        """The next step where there is just one; several are rung, so that other processes take part."""
-        if len(rings) == 1 and not self._draining.is_set():
-            return rings[0].step_id
-        for ring in rings:
+        for ring in done.rings:
             self._doorbell.ring(ring.step_id, ring.priority)
-        return None
+        return done.following
+
+    async def _end_and_go_on(self, held: Claimed, ended: Ended) -> Completed:
+        """Should the next step's claim be what fails, this one's end is written without it."""
+        if not self._draining.is_set():
+            try:
+                return await self._write_end(held, ended, go_on=True)
+            except Exception:
+                log.warning("next step not taken", action="claim", exc_info=True)
+        return await self._write_end(held, ended, go_on=False)
+
+    async def _write_end(self, held: Claimed, ended: Ended, *, go_on: bool) -> Completed:
+        return await write_patiently(
+            self._database, lambda tx: complete(tx, self._catalogue, held, ended, now_us(), go_on=go_on)
+        )
 
     async def _stopped(self, held: Claimed, book: StepBook, reasons: list[str]) -> None:
         """Book what was spent; hand the step back where this process is draining."""

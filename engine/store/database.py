@@ -16,12 +16,12 @@ from sqlalchemy import make_url
 
 from engine.crash_points import CrashPoint, Moment, ReplyLost
 from engine.errors import FatalError, RetryableError
+from engine.store.asked import Answer, Asked, hand_out
 from engine.store.connections import Connection, connector
 from engine.store.statements import Statement
 
 T = TypeVar("T")
 Row = dict[str, Any]
-Work = tuple[Callable[["Tx"], Any], "Future[Any]"]
 
 GROUP_LIMIT = 64  # members of one commit; bounds how long the writer holds SQLite's lock
 POSTGRESQL_WRITERS = 4
@@ -84,8 +84,8 @@ class Database:
         self.url = url
         self._connect = connector(url)
         self._crash_at = crash_at
-        self._writes: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
-        self._reads: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._writes: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
+        self._reads: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
         writers = 1 if self.dialect == "sqlite" else POSTGRESQL_WRITERS
         group = GROUP_LIMIT if self.dialect == "sqlite" else 1
         self._threads = [
@@ -101,11 +101,11 @@ class Database:
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run in a transaction that writes; the answer is durable. Raises what `work` raises, RetryableError on lost connections."""
-        return await asyncio.wrap_future(self._submit(self._writes, work))
+        return await self._ask(self._writes, work)
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Run in a transaction that only reads."""
-        return await asyncio.wrap_future(self._submit(self._reads, work))
+        return await self._ask(self._reads, work)
 
     def write_now(self, work: Callable[[Tx], T]) -> T:
         """`write` for code without an event loop."""
@@ -119,14 +119,24 @@ class Database:
         for thread in self._threads:
             thread.join(timeout=30)
 
-    def _submit(self, line: "queue.SimpleQueue[Work | None]", work: Callable[[Tx], T]) -> "Future[T]":
-        if self._closed:
-            raise FatalError("database_closed", "this process has closed its database")
-        future: Future[T] = Future()
-        line.put((work, future))
+    def _ask(self, line: "queue.SimpleQueue[Asked | None]", work: Callable[[Tx], T]) -> "asyncio.Future[T]":
+        self._refuse_if_closed()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        line.put(Asked(work, future, loop))
         return future
 
-    def _serve(self, line: "queue.SimpleQueue[Work | None]", group_limit: int, writes: bool) -> None:
+    def _submit(self, line: "queue.SimpleQueue[Asked | None]", work: Callable[[Tx], T]) -> "Future[T]":
+        self._refuse_if_closed()
+        future: Future[T] = Future()
+        line.put(Asked(work, future))
+        return future
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise FatalError("database_closed", "this process has closed its database")
+
+    def _serve(self, line: "queue.SimpleQueue[Asked | None]", group_limit: int, writes: bool) -> None:
         runner = _Runner(self._connect, self.dialect, writes, self._crash_at if writes else None)
         while (first := line.get()) is not None:
             group = [first]
@@ -152,31 +162,30 @@ class _Runner:
         self._writes = writes
         self._connection: Connection | None = None
 
-    def run(self, group: list[Work]) -> None:
+    def run(self, group: list[Asked]) -> None:
         """Give every member its answer: after one common commit, or one by one where a member failed.
 
         Where the database itself failed (a lock that was not to be had, a lost connection) all get that answer at once.
         """
-        group = [member for member in group if member[1].set_running_or_notify_cancel()]
+        group = [member for member in group if not member.given_up()]
         if not group:
             return
         try:
-            answers = self._transaction([work for work, _ in group])
+            values = self._transaction([member.work for member in group])
         except Exception as error:  # noqa: BLE001 - group-commit member: any failure belongs to the one who asked
-            for work, future in group:
-                if len(group) == 1 or isinstance(error, _NothingTaken):
-                    future.set_exception(error)
-                else:
-                    self._alone(work, future)
+            if len(group) == 1 or isinstance(error, _NothingTaken):
+                hand_out(Answer(member, error=error) for member in group)
+                return
+            for member in group:
+                hand_out([self._alone(member)])
             return
-        for (_, future), answer in zip(group, answers, strict=True):
-            future.set_result(answer)
+        hand_out(map(Answer, group, values))
 
-    def _alone(self, work: Callable[[Tx], Any], future: "Future[Any]") -> None:
+    def _alone(self, member: Asked) -> Answer:
         try:
-            future.set_result(self._transaction([work])[0])
+            return Answer(member, self._transaction([member.work])[0])
         except Exception as error:  # noqa: BLE001 - as in run
-            future.set_exception(error)
+            return Answer(member, error=error)
 
     def _transaction(self, works: list[Callable[[Tx], Any]]) -> list[Any]:
         connection = self._open()

@@ -72,7 +72,7 @@ _CLAIM = Statement(
         due_us=None,
         started_us=func.coalesce(steps.c.started_us, bindparam("now")),
     )
-    .returning(steps.c.attempt, steps.c.started_us)
+    .returning(steps.c.key, steps.c.attempt, steps.c.started_us)
 )
 _END = Statement(
     update(steps)
@@ -263,7 +263,7 @@ def open_steps(tx: Tx, run_id: str) -> list[Row]:
 
 
 def claim_step(tx: Tx, step_id: str, worker_id: str, now: int) -> Row | None:
-    """Take a ready step; its new attempt and started_us, or None where it is not ready any more."""
+    """Take a ready step; its key, new attempt and started_us, or None where it is not ready any more."""
     return tx.one(_CLAIM, {"step": step_id, "worker": worker_id, "now": now})
 
 

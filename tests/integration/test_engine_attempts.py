@@ -172,6 +172,38 @@ def test_completions_of_one_run_at_once_lose_nothing(database_url: str) -> None:
         assert sequence == list(range(1, 2 + 16 + 16 + 1))
 
 
+def test_one_commit_ends_a_step_and_begins_the_one_step_that_it_unlocks(hand: Hand) -> None:
+    run_id = hand.start(CHAIN)
+    done = hand.complete(hand.claim(run_id, "first"), Succeeded("a"), go_on=True)
+    assert done.accepted and not done.rings and done.following is not None
+    following, row = done.following, hand.step(run_id, "second")
+    assert (following.step_id, following.key, following.attempt) == (row["id"], "second", 1)
+    assert (row["status"], row["attempt"], row["worker_id"], row["due_us"]) == ("running", 1, "w1", None)
+    assert [(each["step_id"], each["status"]) for each in hand.attempts(run_id)][-1] == (row["id"], "running")
+    assert hand.event_types(run_id)[-3:] == ["step.started", "step.succeeded", "step.started"]
+    assert hand.run(run_id)["status"] == "running"
+    last = hand.complete(following, Succeeded("b"), go_on=True).following
+    assert last is not None
+    end = hand.complete(last, Succeeded("c"), go_on=True)
+    assert end.run_ended and end.following is None
+    assert hand.view(run_id)["output"] == "c"
+
+
+def test_no_worker_goes_on_with_a_paused_run_or_where_several_steps_follow(hand: Hand) -> None:
+    run_id = hand.start(CHAIN)
+    held = hand.claim(run_id, "first")
+    hand.pause(run_id)
+    done = hand.complete(held, Succeeded(1), go_on=True)
+    assert done.following is None
+    assert hand.statuses(run_id) == {"first": "succeeded", "second": "ready", "third": "pending"}
+    fan = "name: fan\nsteps:\n  - {id: a, type: set, value: 1}\n" + "".join(
+        f"  - {{id: {key}, type: set, value: 1, needs: [a]}}\n" for key in "bc"
+    )
+    run_id = hand.start(fan)
+    done = hand.complete(hand.claim(run_id, "a"), Succeeded(1), go_on=True)
+    assert (len(done.rings), done.following) == (2, None)
+
+
 def test_a_failure_waits_as_long_as_the_policy_says_and_then_fails_for_good(hand: Hand) -> None:
     run_id = hand.start(RETRYING)
     pauses = []

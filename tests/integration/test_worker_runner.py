@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_hand import CHAIN, ONE_STEP, Hand, intent_of, opened, settled
+from engine_hand import ONE_STEP, Hand, intent_of, opened, settled
 
 from engine.clock import now_us
 from engine.errors import BudgetExceeded, RetryableError, UserError
@@ -136,45 +136,6 @@ def test_no_more_steps_than_the_bound_and_bells_wait_outside(hand: Hand) -> None
 
     asyncio.run(run())
     assert hand.do(lambda tx: [row["status"] for row in _runs(tx)]) == ["succeeded"]
-
-
-def test_a_run_goes_straight_on_with_its_next_step_and_tells_when_it_ends(hand: Hand) -> None:
-    submitted = hand.submit(CHAIN)
-
-    async def run() -> None:
-        async def answer(job: Job) -> Outcome:
-            return Succeeded(job.key)
-
-        bells = Bells()
-        runner = runner_of(hand, At(answer), bells, concurrency=1)
-        assert runner.offer(submitted.rings[0].step_id)
-        async with asyncio.timeout(10):
-            await runner.run_ended.wait()
-        await idle(runner)
-        assert bells.rung == []
-
-    asyncio.run(run())
-    assert hand.view(submitted.run["id"])["output"] == "third"
-
-
-def test_several_next_steps_are_rung_for_others(hand: Hand) -> None:
-    source = "name: fan\nsteps:\n  - {id: a, type: set, value: 1}\n" + "".join(
-        f"  - {{id: {key}, type: set, value: 1, needs: [a]}}\n" for key in "bc"
-    )
-    submitted = hand.submit(source)
-
-    async def run() -> list[str]:
-        async def answer(job: Job) -> Outcome:
-            return Succeeded(1)
-
-        bells = Bells()
-        runner = runner_of(hand, At(answer), bells)
-        runner.offer(submitted.rings[0].step_id)
-        await idle(runner)
-        return bells.rung
-
-    rows = hand.steps(submitted.run["id"])
-    assert sorted(asyncio.run(run())) == sorted([rows["b"]["id"], rows["c"]["id"]])
 
 
 def test_cancelling_a_run_stops_what_it_has_under_way_once(hand: Hand, tmp_path: Path) -> None:

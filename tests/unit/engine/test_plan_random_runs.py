@@ -207,8 +207,11 @@ class Driver:
         row = self.chance.choice([row for row in self.rows.values() if row["status"] == "ready"])
         held = self.hand.try_claim(row["id"], self._worker())
         assert held is not None
+        self._took(held)
+
+    def _took(self, held: Claimed) -> None:
         if self.chance.random() < 0.2:
-            assert self.hand.try_claim(row["id"], "w9") is None  # the bell rang twice
+            assert self.hand.try_claim(held.step_id, "w9") is None  # the bell rang twice
         self.held.append(held)
         if held.key not in self.model.claimed:
             self.model.claimed.append(held.key)
@@ -222,9 +225,13 @@ class Driver:
     def _complete(self) -> None:
         held = self._take()
         outcome = self.model.outcome(held.step, self.rows[held.key]["tries"])
-        assert self.hand.complete(held, outcome).accepted
+        done = self.hand.complete(held, outcome, go_on=self.chance.random() < 0.5)
+        assert done.accepted
         self.model.report(held.step, outcome)
         self.late.append(held)
+        if done.following is not None:
+            assert not done.rings
+            self._took(done.following)
         gone = [each for each in self.held if self.model.statuses().get(each.key) == "cancelled"]
         self.late += gone
         self.held = [each for each in self.held if each not in gone]
