@@ -45,7 +45,7 @@ from engine.store.database import Row, Tx
 from engine.store.json_text import loads, storable
 from engine.store.requests import open_request, run_committed_picousd
 from engine.store.runs import begin_run, get_run, lock_run, lock_runs_above, set_run_status
-from engine.store.steps import claim_step, end_attempt, get_step, insert_attempt, put_back_step
+from engine.store.steps import begin_step, claim_step, end_attempt, get_step, insert_attempt, locked_step, put_back_step
 from engine.transition import Ring, StepError, Transition
 from engine.webhook_outbox import queue_webhook
 
@@ -125,22 +125,26 @@ def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int
 
 def _take_next(transition: Transition, worker_id: str) -> Claimed | None:
     """Where just one step has become ready: one commit less, and no bell. Several are rung, so that other processes take part."""
-    rings = transition.rings
-    if len(rings) != 1 or transition.rings_elsewhere or transition.run["status"] not in _CLAIMABLE:
+    if len(transition.rings) != 1 or transition.rings_elsewhere or transition.run["status"] not in _CLAIMABLE:
         return None
     transition.tx.point("claim")
-    held = _take(transition, rings[0].step_id, worker_id)
-    if held is not None:
-        rings.clear()
-    return held
+    step_id = transition.rings[0].step_id
+    unlocked = transition.take_unlocked()
+    if unlocked is not None:
+        return _begin(transition, step_id, begin_step(transition.tx, unlocked, worker_id, transition.now), worker_id)
+    transition.rings.clear()
+    return _take(transition, step_id, worker_id)
 
 
 def _take(transition: Transition, step_id: str, worker_id: str) -> Claimed | None:
     """Begin an attempt under the run's lock; None where the step is not ready."""
+    taken = claim_step(transition.tx, step_id, worker_id, transition.now)
+    return None if taken is None else _begin(transition, step_id, taken, worker_id)
+
+
+def _begin(transition: Transition, step_id: str, taken: Row, worker_id: str) -> Claimed:
+    """What every claim writes beside the step's own row: `taken` holds its key, its new attempt and when it first started."""
     tx, run, graph, now = transition.tx, transition.run, transition.graph, transition.now
-    taken = claim_step(tx, step_id, worker_id, now)
-    if taken is None:
-        return None
     key, attempt = taken["key"], taken["attempt"]
     insert_attempt(tx, step_id, attempt, worker_id, now)
     if run["status"] != RunStatus.RUNNING.value:
@@ -224,8 +228,7 @@ def remaining_picousd(tx: Tx, scope: CallScope, now: int) -> int | None:
 
 def _hold(tx: Tx, held: Claimed) -> tuple[Row, Row] | None:
     """Lock the run and see whether the worker still holds the step."""
-    run = lock_run(tx, held.run["id"])
-    row = get_step(tx, held.step_id)
+    run, row = locked_step(tx, held.run["id"], held.step_id)
     if run is None or row is None:
         return None
     mine = (

@@ -85,6 +85,7 @@ class RunWriter:
         self.rings: list[Ring] = []
         self.rings_elsewhere: list[Ring] = []  # of other runs
         self.ended = False
+        self._unlocked: list[Row] = []  # ready as soon as it is written
         self.open_count: int = run["open_steps"]
         self._quieter = False  # whether something stopped being active
 
@@ -151,8 +152,20 @@ class RunWriter:
 
     def make_ready(self, row: Row) -> None:
         """The step may be claimed from now on."""
-        set_ready(self.tx, row["id"], self.now)
+        self._unlocked.append(row)
         self.rings.append(Ring(row["id"], row["priority"]))
+
+    def take_unlocked(self) -> Row | None:
+        """The one step that has become ready, for a worker that goes on with it at once: nobody else is told, nor is it written."""
+        if len(self._unlocked) != 1 or len(self.rings) != 1 or self._unlocked[0]["id"] != self.rings[0].step_id:
+            return None
+        self.rings.clear()
+        return self._unlocked.pop()
+
+    def _write_unlocked(self) -> None:
+        for row in self._unlocked:
+            set_ready(self.tx, row["id"], self.now)
+        self._unlocked.clear()
 
     def wait(self, row: Row, waits_for: str, **values: Any) -> None:
         """Let a step wait; values as in `wait_step`. Its due time, where there is one, is a time limit or a timer."""
@@ -191,11 +204,13 @@ class RunWriter:
 
     def cancel_open(self) -> None:
         """End all that is open in the run."""
+        self._write_unlocked()
         for row in open_steps(self.tx, self.run["id"]):
             self._cancel(row)
 
     def cancel_inside(self, key: str) -> None:
         """End all that is open inside a container."""
+        self._write_unlocked()
         pending = [key]
         while pending:
             for row in open_steps_inside(self.tx, self.run["id"], pending.pop()):
@@ -211,6 +226,7 @@ class RunWriter:
 
     def close(self) -> None:
         """Write the history and the run's counters; a run in which every open step waits is waiting."""
+        self._write_unlocked()
         self.history.write(self.tx)
         advance_run(self.tx, self.run["id"], self.open_count, self.history.seq)
         if self._quieter and not (self.rings or self.ended) and self.run["status"] == RunStatus.RUNNING.value:

@@ -1,11 +1,12 @@
 """The driver's own connection behind one small face: begin, execute, commit. One module a driver, imported when it is needed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from sqlalchemy import make_url
 
 from engine.errors import UserError
+from engine.store.statements import Bound
 
 
 class Connection(Protocol):
@@ -23,8 +24,12 @@ class Connection(Protocol):
         """A cursor with rowcount, description, fetchone and fetchall."""
         ...
 
-    def executemany(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """The statement once per row."""
+    def execute_both(self, first: Bound, second: Bound) -> tuple[Any, Any]:
+        """Two statements, the one after the other, and a cursor of each."""
+        ...
+
+    def send(self, sql: str, parameters: Mapping[str, Any]) -> None:
+        """Execute, now or with the next `execute` or `commit`, which then raises what this one failed of."""
         ...
 
     def commit(self) -> None:

@@ -18,7 +18,7 @@ from engine.crash_points import CrashPoint, Moment, ReplyLost
 from engine.errors import FatalError, RetryableError
 from engine.store.asked import Answer, Asked, hand_out
 from engine.store.connections import Connection, connector
-from engine.store.statements import Statement
+from engine.store.statements import Bound, Statement
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -51,29 +51,43 @@ class Tx:
         """Execute; returns the number of rows it touched."""
         return self._execute(statement, parameters).rowcount
 
+    def send(self, statement: Statement, parameters: Mapping[str, Any]) -> None:
+        """Execute where nobody asks for an answer: on PostgreSQL it travels with the next one that is asked for, and fails with it."""
+        self._connection.send(*self._bound(statement, parameters))
+
     def one(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> Row | None:
         """The first row, None where there is none."""
-        cursor = self._execute(statement, parameters)
-        found = cursor.fetchone()
-        return None if found is None else _row(cursor, found)
+        return _first(statement, self._execute(statement, parameters))
+
+    def pair(
+        self, first: tuple[Statement, Mapping[str, Any]], second: tuple[Statement, Mapping[str, Any]]
+    ) -> tuple[Row | None, Row | None]:
+        """`one` of two statements; the second one sees what the first one waited for."""
+        cursors = self._connection.execute_both(self._bound(*first), self._bound(*second))
+        return _first(first[0], cursors[0]), _first(second[0], cursors[1])
 
     def all(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """All rows."""
         cursor = self._execute(statement, parameters)
-        return [_row(cursor, found) for found in cursor.fetchall()]
+        names = statement.names(cursor)
+        return [dict(zip(names, found, strict=True)) for found in cursor.fetchall()]
 
     def many(self, statement: Statement, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Execute once per row."""
-        sql, fixed = statement.ready(self.dialect)
-        self._connection.executemany(sql, [{**fixed, **row} for row in rows])
+        """Send once per row."""
+        for row in rows:
+            self.send(statement, row)
 
     def _execute(self, statement: Statement, parameters: Mapping[str, Any] | None) -> Any:
+        return self._connection.execute(*self._bound(statement, parameters))
+
+    def _bound(self, statement: Statement, parameters: Mapping[str, Any] | None) -> Bound:
         sql, fixed = statement.ready(self.dialect)
-        return self._connection.execute(sql, {**fixed, **parameters} if parameters else fixed)
+        return sql, {**fixed, **parameters} if parameters else fixed
 
 
-def _row(cursor: Any, values: tuple[Any, ...]) -> Row:
-    return {column[0]: value for column, value in zip(cursor.description, values, strict=True)}
+def _first(statement: Statement, cursor: Any) -> Row | None:
+    found = cursor.fetchone()
+    return None if found is None else dict(zip(statement.names(cursor), found, strict=True))
 
 
 class Database:

@@ -63,7 +63,7 @@ _ATTEMPTS = Statement(
 
 def insert_delivery(tx: Tx, row: Mapping[str, Any]) -> None:
     """A webhook to be sent."""
-    tx.run(_INSERT, row)
+    tx.send(_INSERT, row)
 
 
 def get_delivery(tx: Tx, delivery_id: str) -> Row | None:
@@ -95,9 +95,9 @@ def take_delivery(tx: Tx, delivery: Row, until_us: int) -> bool:
 
 def record_try(tx: Tx, row: Mapping[str, Any]) -> None:
     """One try: delivery_id, number, at_us, status_code, error. Safe to repeat."""
-    tx.run(_RECORD[tx.dialect], row)
+    tx.send(_RECORD[tx.dialect], row)
 
 
 def settle_delivery(tx: Tx, delivery_id: str, status: str, next_us: int | None, finished_us: int | None) -> None:
     """What becomes of a delivery after a try."""
-    tx.run(_SETTLE, {"delivery": delivery_id, "status": status, "next": next_us, "finished": finished_us})
+    tx.send(_SETTLE, {"delivery": delivery_id, "status": status, "next": next_us, "finished": finished_us})

@@ -33,7 +33,7 @@ def pack(tx: Tx, value: Any, now: int) -> tuple[str | None, str | None]:
         return text, None
     body = text.encode(errors="surrogatepass")
     digest = hashlib.sha256(body).hexdigest()
-    tx.run(
+    tx.send(
         _INSERT[tx.dialect],
         {"digest": digest, "body": text, "size_bytes": len(body), "created_us": now},
     )

@@ -1,11 +1,14 @@
 """PostgreSQL, through psycopg, behind `engine.store.connections.Connection`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
 
 from engine.errors import RetryableError, UserError
+from engine.store.statements import Bound
+
+_UNSENT = 200  # statements that wait to be sent together
 
 
 class PostgresqlConnection:
@@ -17,6 +20,7 @@ class PostgresqlConnection:
             self._raw = psycopg.connect(conninfo, autocommit=True, connect_timeout=5)
         except psycopg.Error as error:
             raise RetryableError("database_unavailable", str(error).strip().splitlines()[0]) from error
+        self._unsent: list[Bound] = []
 
     def begin(self, *, writes: bool) -> None:
         """A read-only transaction sees one moment of the database."""
@@ -24,22 +28,39 @@ class PostgresqlConnection:
 
     def execute(self, sql: str, parameters: Mapping[str, Any]) -> Any:
         """See Connection. Raises: UserError for text that PostgreSQL cannot hold, which is NUL alone."""
+        return self._execute([(sql, parameters)])[-1]
+
+    def execute_both(self, first: Bound, second: Bound) -> tuple[Any, Any]:
+        """See Connection. The second one's snapshot is taken when the first one is done. Raises: as `execute`."""
+        *_, one, other = self._execute([first, second])
+        return one, other
+
+    def send(self, sql: str, parameters: Mapping[str, Any]) -> None:
+        """See Connection. Raises: as `execute`."""
+        self._unsent.append((sql, parameters))
+        if len(self._unsent) >= _UNSENT:
+            unsent = self._unsent.pop()
+            self._execute([unsent])
+
+    def _execute(self, statements: list[Bound]) -> list[Any]:
+        """In one round trip with all that waits to be sent."""
+        everything = self._unsent + statements
+        self._unsent = []
         try:
-            return self._raw.execute(sql.encode(), parameters)
+            if len(everything) == 1:
+                return [self._raw.execute(everything[0][0].encode(), everything[0][1])]
+            with self._raw.pipeline():
+                return [self._raw.execute(sql.encode(), parameters) for sql, parameters in everything]
         except psycopg.DataError as error:
             raise UserError("invalid_text", f"a value cannot be stored or looked for: {error}") from error
 
-    def executemany(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """See Connection."""
-        with self._raw.cursor() as cursor:
-            cursor.executemany(sql.encode(), rows)
-
     def commit(self) -> None:
         """See Connection."""
-        self._raw.execute("COMMIT")
+        self._execute([("COMMIT", {})])
 
     def rollback(self) -> bool:
         """See Connection."""
+        self._unsent = []
         try:
             self._raw.execute("ROLLBACK")
         except psycopg.Error:

@@ -128,7 +128,7 @@ def open_request(tx: Tx, intent: Intent, worker_id: str) -> None:
     """Write the intent of a call that this process is about to make."""
     tx.point("open_request")
     scope = intent.scope
-    tx.run(
+    tx.send(
         _OPEN,
         {
             "id": intent.id,

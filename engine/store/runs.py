@@ -13,7 +13,7 @@ from engine.store.tables import run_tags, runs, steps
 _INSERT = Statement(insert(runs), columns=tuple(column.name for column in runs.c))
 _INSERT_TAGS = Statement(insert(run_tags), columns=("run_id", "key", "value"))
 _SEEN = runs.c.pruning_us.is_(None)  # what retention deletes is gone for everybody, whatever is left of it
-_LOCK = Statement(select(runs).where(runs.c.id == bindparam("run"), _SEEN).with_for_update())
+LOCK_RUN = Statement(select(runs).where(runs.c.id == bindparam("run"), _SEEN).with_for_update())
 _GET = Statement(select(runs).where(runs.c.id == bindparam("run"), _SEEN))
 _BY_IDEMPOTENCY_KEY = Statement(select(runs).where(runs.c.idempotency_key == bindparam("key")))
 _BEGIN = Statement(
@@ -105,14 +105,14 @@ _PAST_DEADLINE = Statement(
 
 def insert_run(tx: Tx, row: Mapping[str, Any], tags: Mapping[str, str]) -> None:
     """Store a new run with its tags."""
-    tx.run(_INSERT, row)
+    tx.send(_INSERT, row)
     if tags:
         tx.many(_INSERT_TAGS, [{"run_id": row["id"], "key": k, "value": v} for k, v in tags.items()])
 
 
 def lock_run(tx: Tx, run_id: str) -> Row | None:
     """The run's row, locked: every transition of a run takes this lock first, so that they follow one another."""
-    return tx.one(_LOCK, {"run": run_id})
+    return tx.one(LOCK_RUN, {"run": run_id})
 
 
 def lock_runs_above(tx: Tx, run: Row) -> list[Row]:
@@ -139,42 +139,42 @@ def run_by_idempotency_key(tx: Tx, key: str) -> Row | None:
 
 def begin_run(tx: Tx, run_id: str, now: int) -> None:
     """Mark as running; keeps the first start."""
-    tx.run(_BEGIN, {"run": run_id, "now": now})
+    tx.send(_BEGIN, {"run": run_id, "now": now})
 
 
 def set_run_status(tx: Tx, run_id: str, status: RunStatus, reason: str | None = None) -> None:
     """Set a status that is not an end."""
-    tx.run(_SET_STATUS, {"run": run_id, "status": status.value, "reason": reason})
+    tx.send(_SET_STATUS, {"run": run_id, "status": status.value, "reason": reason})
 
 
 def advance_run(tx: Tx, run_id: str, open_steps: int, event_seq: int) -> None:
     """Keep how many steps are open and the number of the newest event."""
-    tx.run(_ADVANCE, {"run": run_id, "open": open_steps, "seq": event_seq})
+    tx.send(_ADVANCE, {"run": run_id, "open": open_steps, "seq": event_seq})
 
 
 def end_run(tx: Tx, run_id: str, values: Mapping[str, Any]) -> None:
     """Write the end: status, now, output_json, output_digest, error_step, error_class, error_message."""
-    tx.run(_END, {"run": run_id, **values})
+    tx.send(_END, {"run": run_id, **values})
 
 
 def begin_phase(tx: Tx, run: Row, phase: str) -> None:
     """What comes behind the main steps begins; the run's error, where it has one, is kept for its end."""
-    tx.run(_BEGIN_PHASE, {"run": run["id"], "phase": phase, **{name: run[name] for name in _ERROR}})
+    tx.send(_BEGIN_PHASE, {"run": run["id"], "phase": phase, **{name: run[name] for name in _ERROR}})
 
 
 def set_run_output(tx: Tx, run_id: str, output_json: str | None, output_digest: str | None) -> None:
     """Keep the output of the main steps."""
-    tx.run(_SET_OUTPUT, {"run": run_id, "output_json": output_json, "output_digest": output_digest})
+    tx.send(_SET_OUTPUT, {"run": run_id, "output_json": output_json, "output_digest": output_digest})
 
 
 def reopen_run(tx: Tx, run_id: str, now: int) -> None:
     """Take back a failed end; a deadline counts from now on."""
-    tx.run(_REOPEN, {"run": run_id, "now": now})
+    tx.send(_REOPEN, {"run": run_id, "now": now})
 
 
 def set_run_phase(tx: Tx, run_id: str, phase: str | None) -> None:
     """In which phase the run goes on; None: the main steps."""
-    tx.run(_SET_PHASE, {"run": run_id, "phase": phase})
+    tx.send(_SET_PHASE, {"run": run_id, "phase": phase})
 
 
 def unanswered_runs(tx: Tx, most: int) -> list[Row]:
@@ -189,12 +189,12 @@ def child_run_ids(tx: Tx, run_id: str) -> dict[str, str]:
 
 def stop_answering(tx: Tx, run_id: str) -> None:
     """The step that started this run knows its end, or wants no answer any more."""
-    tx.run(_STOP_ANSWERING, {"run": run_id})
+    tx.send(_STOP_ANSWERING, {"run": run_id})
 
 
 def set_run_budget(tx: Tx, run_id: str, budget_picousd: int) -> None:
     """Replace the budget."""
-    tx.run(_SET_BUDGET, {"run": run_id, "budget": budget_picousd})
+    tx.send(_SET_BUDGET, {"run": run_id, "budget": budget_picousd})
 
 
 def runs_past_deadline(tx: Tx, now: int, most: int) -> list[str]:

@@ -2,10 +2,11 @@
 
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from engine.errors import RetryableError
+from engine.store.statements import Bound
 
 BUSY_TIMEOUT_S = 5.0  # waits for SQLite's one write lock stay under it, and well under a lease
 
@@ -46,9 +47,13 @@ class SqliteConnection:
         """See Connection."""
         return self._raw.execute(sql, parameters)
 
-    def executemany(self, sql: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def execute_both(self, first: Bound, second: Bound) -> tuple[Any, Any]:
         """See Connection."""
-        self._raw.executemany(sql, rows)
+        return self._raw.execute(*first), self._raw.execute(*second)
+
+    def send(self, sql: str, parameters: Mapping[str, Any]) -> None:
+        """See Connection. At once: there is no way to a server to be saved."""
+        self._raw.execute(sql, parameters)
 
     def commit(self) -> None:
         """See Connection."""

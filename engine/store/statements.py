@@ -10,6 +10,9 @@ from typing import Any, cast
 
 from sqlalchemy import ClauseElement, Column, ColumnElement, or_
 
+Bound = tuple[str, Mapping[str, Any]]
+"""A statement's text and its parameters, ready for a driver."""
+
 
 @cache
 def _dialect(name: str) -> Any:
@@ -29,9 +32,10 @@ class Statement:
     def __init__(self, element: ClauseElement, *, columns: Sequence[str] | None = None) -> None:
         self._element = element
         self._columns = columns
-        self._ready: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        self._ready: dict[str, Bound] = {}
+        self._names: tuple[str, ...] | None = None
 
-    def ready(self, dialect: str) -> tuple[str, Mapping[str, Any]]:
+    def ready(self, dialect: str) -> Bound:
         """The SQL text for that dialect and the values of the parameters that are fixed in the statement."""
         found = self._ready.get(dialect)
         if found is None:
@@ -40,6 +44,12 @@ class Statement:
             found = (str(compiled), fixed)
             self._ready[dialect] = found
         return found
+
+    def names(self, cursor: Any) -> tuple[str, ...]:
+        """The names of the result's columns; asked of a driver once, since every row's would cost more than the row."""
+        if self._names is None:
+            self._names = tuple(column[0] for column in cursor.description)
+        return self._names
 
 
 def one_of(column: Column[Any], values: Iterable[str]) -> ColumnElement[bool]:

@@ -7,6 +7,7 @@ from sqlalchemy import and_, bindparam, case, delete, func, insert, select, text
 
 from engine.states import AttemptStatus, StepStatus
 from engine.store.database import Row, Tx
+from engine.store.runs import LOCK_RUN
 from engine.store.statements import Statement, one_of
 from engine.store.tables import ACTIVE, attempts, runs, steps
 
@@ -73,6 +74,17 @@ _CLAIM = Statement(
         started_us=func.coalesce(steps.c.started_us, bindparam("now")),
     )
     .returning(steps.c.key, steps.c.attempt, steps.c.started_us)
+)
+_BEGIN = Statement(
+    update(steps)
+    .where(steps.c.id == bindparam("step"))
+    .values(
+        status=StepStatus.RUNNING.value,
+        attempt=bindparam("number"),
+        worker_id=bindparam("worker"),
+        due_us=None,
+        started_us=bindparam("started"),
+    )
 )
 _END = Statement(
     update(steps)
@@ -242,6 +254,11 @@ def get_step(tx: Tx, step_id: str) -> Row | None:
     return tx.one(_GET, {"step": step_id})
 
 
+def locked_step(tx: Tx, run_id: str, step_id: str) -> tuple[Row | None, Row | None]:
+    """A run's row, locked as by `lock_run`, and a step's as it is then."""
+    return tx.pair((LOCK_RUN, {"run": run_id}), (_GET, {"step": step_id}))
+
+
 def step_by_key(tx: Tx, run_id: str, key: str) -> Row | None:
     """A step's row by its key within its run."""
     return tx.one(_BY_KEY, {"run": run_id, "key": key})
@@ -267,55 +284,63 @@ def claim_step(tx: Tx, step_id: str, worker_id: str, now: int) -> Row | None:
     return tx.one(_CLAIM, {"step": step_id, "worker": worker_id, "now": now})
 
 
+def begin_step(tx: Tx, step: Row, worker_id: str, now: int) -> Row:
+    """As `claim_step`, under the run's lock, for a row that this transaction has found to wait for nothing any more."""
+    taken = {"key": step["key"], "attempt": step["attempt"] + 1, "started_us": step["started_us"] or now}
+    number, started = taken["attempt"], taken["started_us"]
+    tx.send(_BEGIN, {"step": step["id"], "worker": worker_id, "number": number, "started": started})
+    return taken
+
+
 def end_step(tx: Tx, step_id: str, status: StepStatus, now: int, **values: Any) -> None:
     """Write an end; values: output_json, output_digest, model, error_class, error_message, None where not given."""
     empty = dict.fromkeys(("output_json", "output_digest", "model", "error_class", "error_message"))
-    tx.run(_END, {**empty, **values, "step": step_id, "status": status.value, "now": now})
+    tx.send(_END, {**empty, **values, "step": step_id, "status": status.value, "now": now})
 
 
 def put_back_step(tx: Tx, step: Row, status: StepStatus, due_us: int | None, **values: Any) -> None:
     """Make a step ready or waiting again; values may replace tries, losses, error_class, error_message."""
     kept = {name: step[name] for name in ("tries", "losses")}
     none = {"error_class": None, "error_message": None}
-    tx.run(_PUT_BACK, {**kept, **none, **values, "step": step["id"], "status": status.value, "due": due_us})
+    tx.send(_PUT_BACK, {**kept, **none, **values, "step": step["id"], "status": status.value, "due": due_us})
 
 
 def reopen_step(tx: Tx, step_id: str, status: StepStatus, **values: Any) -> None:
     """Let an ended step start over; values: due, waits_for, started. Tries and losses begin anew, the attempt numbers go on."""
     due, waits_for, started = (values.get(name) for name in ("due", "waits_for", "started"))
-    tx.run(_REOPEN, {"step": step_id, "status": status.value, "due": due, "what": waits_for, "started": started})
+    tx.send(_REOPEN, {"step": step_id, "status": status.value, "due": due, "what": waits_for, "started": started})
 
 
 def wait_step(tx: Tx, step_id: str, waits_for: str, **values: Any) -> None:
     """Let a step wait; values: due, branch, children, error_class, error_message."""
     empty = {"due": None, "branch": None, "children": 0, "error_class": None, "error_message": None}
-    tx.run(_WAIT, {**empty, **values, "step": step_id, "what": waits_for})
+    tx.send(_WAIT, {**empty, **values, "step": step_id, "what": waits_for})
 
 
 def set_items(tx: Tx, step_id: str, items_json: str | None, items_digest: str | None, count: int) -> None:
     """A foreach has its items; it waits on all of them."""
-    tx.run(_SIZE, {"step": step_id, "input_json": items_json, "input_digest": items_digest, "items": count})
+    tx.send(_SIZE, {"step": step_id, "input_json": items_json, "input_digest": items_digest, "items": count})
 
 
 def set_progress(tx: Tx, step_id: str, started: int, open_parts: int) -> None:
     """How many items or iterations a container has started, and on how many it waits."""
-    tx.run(_PROGRESS, {"step": step_id, "started": started, "open": open_parts})
+    tx.send(_PROGRESS, {"step": step_id, "started": started, "open": open_parts})
 
 
 def allow_step(tx: Tx, step_id: str, now: int) -> None:
     """A call that waited for approval has it, and may be claimed."""
-    tx.run(_ALLOW, {"step": step_id, "now": now})
+    tx.send(_ALLOW, {"step": step_id, "now": now})
 
 
 def reset_step(tx: Tx, row: Row) -> None:
     """As if the step had never run: the row as it was first stored; its attempt numbers go on."""
     values = {name: row[name] for name in ("status", "input_json", "input_digest")}
-    tx.run(_RESET, values | {"step": row["id"], "due": row["due_us"], "needs": row["waiting_on"]})
+    tx.send(_RESET, values | {"step": row["id"], "due": row["due_us"], "needs": row["waiting_on"]})
 
 
 def delete_step(tx: Tx, step_id: str) -> None:
     """Forget a row that nobody ever claimed."""
-    tx.run(_DELETE, {"step": step_id})
+    tx.send(_DELETE, {"step": step_id})
 
 
 def steps_inside(tx: Tx, run_id: str, parent_key: str) -> list[Row]:
@@ -345,7 +370,7 @@ def one_less(tx: Tx, run_id: str, key: str) -> Row | None:
 
 def set_ready(tx: Tx, step_id: str, now: int) -> None:
     """The step may be claimed from now on."""
-    tx.run(_SET_READY, {"step": step_id, "now": now})
+    tx.send(_SET_READY, {"step": step_id, "now": now})
 
 
 def any_step_due(tx: Tx, now: int) -> bool:
@@ -375,7 +400,7 @@ def count_open_steps(tx: Tx) -> list[Row]:
 
 def insert_attempt(tx: Tx, step_id: str, number: int, worker_id: str, now: int) -> None:
     """A claim begins."""
-    tx.run(
+    tx.send(
         _INSERT_ATTEMPT,
         {"step_id": step_id, "number": number, "status": "running", "worker_id": worker_id, "started_us": now},
     )
@@ -384,7 +409,7 @@ def insert_attempt(tx: Tx, step_id: str, number: int, worker_id: str, now: int) 
 def end_attempt(tx: Tx, step_id: str, number: int, status: AttemptStatus, now: int, **error: Any) -> None:
     """A claim ends; error: error_class, error_message."""
     none = {"error_class": None, "error_message": None}
-    tx.run(_END_ATTEMPT, {**none, **error, "step": step_id, "attempt": number, "status": status.value, "now": now})
+    tx.send(_END_ATTEMPT, {**none, **error, "step": step_id, "attempt": number, "status": status.value, "now": now})
 
 
 def attempts_of_run(tx: Tx, run_id: str) -> list[Row]:
