@@ -19,6 +19,7 @@ from engine.loader import load_data
 from engine.money import to_picousd
 from engine.states import Priority
 from engine.store.database import Row, Tx
+from engine.store.definitions import newest_version
 from engine.submission import Submission, Submitted, submit
 from engine.tool_params import wrong_params
 from engine.transition import Ring
@@ -111,7 +112,7 @@ async def definition_of(services: Services, workflow: str | dict[str, Any]) -> t
         return await asyncio.to_thread(load_data, workflow, name=told), None
 
     def read(tx: Tx) -> tuple[Definition, Row]:
-        version = find(tx, workflow)
+        version = newest_version(tx, workflow) or find(tx, workflow)  # which says what names there are
         return services.catalogue.graph(tx, version["id"]).definition, version
 
     try:

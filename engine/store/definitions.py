@@ -14,6 +14,11 @@ _BY_NAME = Statement(
     .select_from(workflows.join(workflow_versions, workflow_versions.c.id == workflows.c.version_id))
     .where(workflows.c.name == bindparam("name"))
 )
+_NEWEST = Statement(
+    select(workflow_versions.c.id, workflow_versions.c.version)
+    .select_from(workflows.join(workflow_versions, workflow_versions.c.id == workflows.c.version_id))
+    .where(workflows.c.name == bindparam("name"))
+)
 _LIST = Statement(
     select(workflows, workflow_versions.c.version, workflow_versions.c.digest, workflow_versions.c.origin)
     .select_from(workflows.join(workflow_versions, workflow_versions.c.id == workflows.c.version_id))
@@ -51,6 +56,11 @@ _INSERT_VERSION = Statement(insert(workflow_versions), columns=tuple(column.name
 def get_workflow(tx: Tx, name: str) -> Row | None:
     """The newest text of a name, with version, digest and origin."""
     return tx.one(_BY_NAME, {"name": name})
+
+
+def newest_version(tx: Tx, name: str) -> Row | None:
+    """id and version of the newest version of a name, without its text."""
+    return tx.one(_NEWEST, {"name": name})
 
 
 def list_workflows(tx: Tx) -> list[Row]:
