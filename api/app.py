@@ -39,7 +39,8 @@ def create_app(services: Services) -> App:
     )
     for path, endpoint in hot_routes(services).items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
-    for module in (runs, health, keys, budgets, models, workflows, schedules, ledger, mcp, metrics):  # matched in this order
+    ordered = (runs, health, keys, budgets, models, workflows, schedules, ledger, mcp, metrics)  # matched in this order
+    for module in ordered:
         app.include_router(module.routes(services))
     app.include_router(page_routes(services))
     app.add_exception_handler(AIGatewayError, _known)
