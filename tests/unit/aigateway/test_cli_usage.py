@@ -106,6 +106,17 @@ def test_commands_work_in_a_folder_with_packages_of_the_same_names(tmp_path: Pat
     assert aigateway("runs", "list", cwd=tmp_path, **NOWHERE).returncode == 1
 
 
+def test_the_module_can_be_run_beside_packages_of_a_users_own(tmp_path: Path) -> None:
+    for name in ("api", "worker", "engine", "providers"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise RuntimeError('the wrong package')")
+    command = [sys.executable, "-m", "aigateway", "keys", "list", "--json"]
+    environ = {**ENVIRON, "AIGATEWAY_SERVER__PORT": "9"}
+    environ.pop("PYTHONSAFEPATH", None)
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, '"data": []' in done.stdout) == (0, True), done.stderr
+
+
 def test_an_unexpected_error_is_one_line_and_its_details_a_file(tmp_path: Path) -> None:
     (tmp_path / "aigateway.db").mkdir()
     done = aigateway("db", "upgrade", cwd=tmp_path, TMPDIR=str(tmp_path))
