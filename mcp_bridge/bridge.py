@@ -20,7 +20,7 @@ from mcp_bridge.servers import McpServerConfig
 MAX_RESULT_BYTES = 16 * 1024 * 1024
 _CATALOGUE_TTL_S = 60.0
 _SECOND_LOOK_S = 2.0
-_GRACE_S = 1.0
+_GRACE_S = 0.25
 _RANK = {"connected": 0, "idle": 1, "failed": 2}
 
 
@@ -159,15 +159,20 @@ class McpBridge:
         return link
 
     async def _look_up(self, tool: str, links: list[ServerLink]) -> None:
-        """Asks all at once. Once one has it the others get a moment more, so that a mute server delays nobody."""
-        waiting = {asyncio.create_task(_reached(link, _SECOND_LOOK_S)) for link in links}
+        """Asks all at once, and waits for who still connects only while none has the tool: a mute server delays nobody.
+
+        Those that stand before the first one found get a moment more, so that the order of the configuration counts.
+        """
+        asked = [asyncio.create_task(_reached(link, _SECOND_LOOK_S)) for link in links]
+        waiting = set(asked)
         try:
             while waiting and not _having(tool, links):
                 _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if waiting:
-                _, waiting = await asyncio.wait(waiting, timeout=_GRACE_S)
+            first = next((place for place, link in enumerate(links) if tool in link.tools_known), 0)
+            if before := waiting & set(asked[:first]):
+                await asyncio.wait(before, timeout=_GRACE_S)
         finally:
-            for task in waiting:
+            for task in asked:
                 task.cancel()
 
 

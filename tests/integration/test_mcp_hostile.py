@@ -244,6 +244,21 @@ def test_a_mute_server_fails_within_its_connect_timeout_and_delays_no_other():
     run(work())
 
 
+def test_who_still_connects_is_waited_for_only_while_no_other_has_the_tool():
+    async def work():
+        async with bridge(hostile("fine"), hostile("mute", "mute", connect_timeout_s=20.0)) as b:
+            await b.find("echo", "fine")
+            started = time.monotonic()
+            assert (await b.find("echo")).server == "fine"
+            assert time.monotonic() - started < 0.1  # a catalogue that is known is believed
+        async with bridge(hostile("mute", "mute", connect_timeout_s=20.0), hostile("fine")) as b:
+            started = time.monotonic()
+            assert (await b.find("echo")).server == "fine"
+            assert time.monotonic() - started < 5
+
+    run(work())
+
+
 def test_a_server_that_exits_at_once_says_why_then_is_left_alone_for_a_growing_pause():
     async def work():
         async with bridge(hostile("bad", "exits")) as b:
