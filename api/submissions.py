@@ -118,12 +118,12 @@ async def definition_of(services: Services, workflow: str | dict[str, Any]) -> t
     try:
         return await services.database.read(read)
     except NotFound:
-        if not await _take_up_new_files(services, workflow):
+        if not await take_up_new_files(services, workflow):
             raise
         return await services.database.read(read)
 
 
-async def _take_up_new_files(services: Services, name: str) -> bool:
+async def take_up_new_files(services: Services, name: str) -> bool:
     """A file that was put into the workflows folder after the start is found when it is first asked for."""
     definitions, errors = read_folder(services.workflows_dir)
     for file_name, error in errors.items():

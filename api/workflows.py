@@ -10,13 +10,13 @@ from api.asgi import MAX_BODY_BYTES
 from api.errors import HttpError
 from api.mcp import look_for_a_moment
 from api.services import Services
-from api.submissions import unknown_names
+from api.submissions import take_up_new_files, unknown_names
 from engine.clock import now_us
 from engine.definition import Definition
 from engine.errors import NotFound, UserError
 from engine.loader import load
 from engine.schema import language_schema
-from engine.store.database import Tx
+from engine.store.database import Row, Tx
 from engine.store.definitions import list_versions, list_workflows
 from engine.views import workflow_view
 from engine.workflow_graph import workflow_graph
@@ -54,7 +54,7 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
 
     @router.get("/v1/workflows/{name}", summary="A definition with its newest text")
     async def show(name: str, request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
-        row = await services.database.read(lambda tx: find(tx, name))
+        row = await _row(services, name)
         if "yaml" in request.headers.get("accept", ""):
             return Response(row["config_yaml"], media_type="application/yaml")
         return JSONResponse(workflow_view(row))
@@ -74,6 +74,16 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
         if not rows:
             raise NotFound("workflow_not_found", f"there is no workflow {name!r}", param="name")
         return {"object": "list", "data": [workflow_view(row) for row in rows], "next_cursor": None}
+
+
+async def _row(services: Services, name: str) -> Row:
+    """The newest version; a new file of the workflows folder is found when it is first asked for. Raises: NotFound, UserError."""
+    try:
+        return await services.database.read(lambda tx: find(tx, name))
+    except NotFound:
+        if not await take_up_new_files(services, name):
+            raise
+        return await services.database.read(lambda tx: find(tx, name))
 
 
 def _writing_routes(router: APIRouter, services: Services) -> None:

@@ -1,16 +1,35 @@
-"""Reads `-i` options: `key=text`, `key=@file` (the file's text), `key:=json` (a typed value), `key:=@file` (its JSON)."""
+"""Reads `-i` options: `key=text`, `key=@file` (the file's text), `key:=json` (a typed value), `key:=@file` (its JSON).
+
+What was given as text takes the type that the workflow declares for that input: `n=5` is a number where `n` is one.
+"""
 
 import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer
 
+_INTEGER = re.compile(r"[+-]?\d{1,1000}")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_SHOWN = 60
 
-def parse_inputs(given: Sequence[str]) -> dict[str, Any]:
-    """The run's input. Raises: BadParameter."""
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What `-i` gave; `texts` names the values that were given as text."""
+
+    values: Mapping[str, Any]
+    texts: frozenset[str]
+
+
+def parse_inputs(given: Sequence[str]) -> Inputs:
+    """The options as they stand. Raises: BadParameter."""
     values: dict[str, Any] = {}
+    texts: set[str] = set()
     for entry in given:
         key, equals, value = entry.partition("=")
         if not equals or not key.rstrip(":"):
@@ -21,7 +40,92 @@ def parse_inputs(given: Sequence[str]) -> dict[str, Any]:
             raise typer.BadParameter(f"{key} is given twice", param_hint="-i")
         text = _file(key, value[1:]) if value.startswith("@") else value
         values[key] = _json(key, text) if typed else text
+        if not typed:
+            texts.add(key)
+    return Inputs(values, frozenset(texts))
+
+
+def typed_inputs(inputs: Inputs, declared: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The run's input: texts in the types of the JSON Schemas that the workflow declares; those without a type stay text.
+
+    Raises: BadParameter for a text that cannot be read as any of its types.
+    """
+    values = dict(inputs.values)
+    for name in inputs.texts:
+        types = _types((declared or {}).get(name))
+        if types and "string" not in types:
+            values[name] = _read_as(name, values[name], types)
     return values
+
+
+def _types(schema: object) -> list[str]:
+    told: object = cast("Mapping[str, Any]", schema).get("type") if isinstance(schema, Mapping) else None
+    return [told] if isinstance(told, str) else cast("list[str]", told) if isinstance(told, list) else []
+
+
+def _read_as(name: str, text: str, types: Sequence[str]) -> Any:
+    for kind, read in _READERS.items():
+        if kind in types:
+            try:
+                return read(text.strip())
+            except (ValueError, RecursionError):
+                continue
+    wanted = " or ".join(_WORDS.get(kind, kind) for kind in types)
+    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    raise typer.BadParameter(f"{name} has to be {wanted}, not {shown!r}", param_hint="-i")
+
+
+def _null(text: str) -> None:
+    if text != "null":
+        raise ValueError(text)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+def _integer(text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _number(text: str) -> float | int:
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    value = float(text) if _NUMBER.fullmatch(text) else math.inf
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _of_type(kind: type) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        value = json.loads(text)
+        if not isinstance(value, kind):
+            raise ValueError(text)
+        return value
+
+    return read
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "null": _null,
+    "boolean": _boolean,
+    "integer": _integer,
+    "number": _number,
+    "array": _of_type(list),
+    "object": _of_type(dict),
+}
+_WORDS = {
+    "boolean": "true or false",
+    "integer": "an integer",
+    "number": "a number",
+    "array": "an array in JSON",
+    "object": "an object in JSON",
+}
 
 
 def _file(key: str, name: str) -> str:

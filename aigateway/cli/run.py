@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aigateway.cli.inputs import parse_inputs
+from aigateway.cli.inputs import Inputs, parse_inputs, typed_inputs
 from aigateway.cli.options import ConfigOption, JsonOption, print_json
 
 if TYPE_CHECKING:
@@ -34,7 +34,12 @@ def run(
     name_or_file: Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="A stored workflow, or a file with one.")],
     inputs: Annotated[
         list[str],
-        typer.Option("--input", "-i", metavar="KEY=VALUE", help="key=text, key=@file, or key:=json for typed values."),
+        typer.Option(
+            "--input",
+            "-i",
+            metavar="KEY=VALUE",
+            help="key=value, key=@file; in the input's declared type, else text. key:=json.",
+        ),
     ] = [],  # noqa: B006  # typer copies it
     follow: Annotated[bool, typer.Option("--follow", help="A line per step change, also where nobody looks.")] = False,
     as_json: JsonOption = False,
@@ -47,9 +52,10 @@ def run(
     """Submits a run and shows its progress; the output goes to stdout. Ctrl-C detaches, the run goes on."""
     from aigateway.cli.definition_files import is_file
 
-    values = parse_inputs(inputs)
+    given = parse_inputs(inputs)
     definition = _read(name_or_file) if is_file(name_or_file) else None
     with _server(config, detach=detach) as (client, embedded):
+        values = _typed(client, name_or_file, definition, given)
         if dry_run:
             _preview(client, name_or_file, definition, values, as_json=as_json)
             return
@@ -62,10 +68,24 @@ def run(
 
 def _read(name: str) -> dict[str, Any]:
     from aigateway.cli.definition_files import read_definition
+
+    return _plain(read_definition(Path(name)).source)
+
+
+def _plain(source: str) -> dict[str, Any]:
     from engine.yaml12 import read_yaml
 
-    node, _ = read_yaml(read_definition(Path(name)).source)
+    node, _ = read_yaml(source)
     return {} if node is None else node.plain()
+
+
+def _typed(client: "Client", name: str, definition: dict[str, Any] | None, given: Inputs) -> dict[str, Any]:
+    """The run's input in the types that the workflow declares; the server is asked only where something was given as text."""
+    from aigateway.client import path
+
+    if given.texts and definition is None:
+        definition = _plain(client.get(path("workflows", name))["config_yaml"])
+    return typed_inputs(given, (definition or {}).get("inputs"))
 
 
 @contextmanager

@@ -115,6 +115,7 @@ def aigateway(gateway: Gateway, *arguments: str, cwd: Path, **environ: str) -> t
 
 def test_run_prints_the_output_and_nothing_else(tmp_path: Path) -> None:
     gateway = Gateway()
+    gateway.answers["/v1/workflows/research"] = (200, {"config_yaml": "name: research\nsteps: []\n"})
     (tmp_path / "text.txt").write_text("ünï")
     code, out, err = aigateway(
         gateway,
@@ -131,7 +132,7 @@ def test_run_prints_the_output_and_nothing_else(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     assert (code, out, err) == (0, DONE["output"] + "\n", "")
-    assert gateway.asked[0] == (
+    assert gateway.asked[1] == (
         "POST", "/v1/workflows/research/runs", {"input": {"topic": "owls", "count": 5, "text": "ünï", "eq": "a=b"}},
     )  # fmt: skip
 
@@ -158,6 +159,23 @@ def test_run_of_a_file_sends_its_definition(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     definition = {"name": "mine", "steps": [{"id": "a", "type": "set", "value": "on"}]}
     assert gateway.asked == [("POST", "/v1/runs", {"workflow": definition, "input": {}})]
+
+
+def test_run_gives_texts_the_declared_types(tmp_path: Path) -> None:
+    gateway = Gateway()
+    inputs = "inputs: {n: {type: integer}, on: {type: boolean}, list: {type: array}, text: {type: string}, any: {}}\n"
+    gateway.answers["/v1/workflows/typed"] = (200, {"config_yaml": f"name: typed\n{inputs}steps: []\n"})
+    given = ["n=5", "on=true", 'list=["a", 1]', "text=5", "any=5", "more=5"]
+    arguments = [part for entry in given for part in ("-i", entry)]
+    assert aigateway(gateway, "run", "typed", "--detach", *arguments, cwd=tmp_path)[0] == 0
+    typed = {"n": 5, "on": True, "list": ["a", 1], "text": "5", "any": "5", "more": "5"}
+    assert gateway.asked[1] == ("POST", "/v1/workflows/typed/runs", {"input": typed})
+    code, out, err = aigateway(gateway, "run", "typed", "-i", "n=five", cwd=tmp_path)
+    assert (code, out) == (2, "")
+    assert err == "aigateway: Invalid value for -i: n has to be an integer, not 'five' (see `aigateway run --help`)\n"
+    (tmp_path / "mine.yaml").write_text(f"name: mine\n{inputs}steps:\n  - {{id: a, type: set, value: 1}}\n")
+    assert aigateway(gateway, "run", "mine.yaml", "--detach", "-i", "n=7", cwd=tmp_path)[0] == 0
+    assert gateway.asked[-1][2]["input"] == {"n": 7}
 
 
 @pytest.mark.parametrize(("flags", "shown"), [([], "r1\n"), (["--json"], None)])
