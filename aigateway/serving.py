@@ -6,17 +6,19 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
 
 from aigateway import __version__
 from aigateway.banner import print_banner, print_first_key
+from aigateway.reloading import HangUp, Reloader, as_json
 from aigateway.settings import Settings, process_crash_point
-from aigateway.wiring import Outgoing, build_outgoing, set_budgets, take_up_workflows
+from aigateway.wiring import Outgoing, set_budgets, take_up_workflows
 from aigateway.working import make_supervisor, stop_s
 from api.app import create_app
 from api.key_ring import KeyRing
@@ -39,27 +41,29 @@ _REQUESTS_GRACE_S = 10
 _BACKLOG = 2048
 
 
-def run_serve(settings: Settings, *, workers: int, config_path: str | None) -> None:
-    """API, embedded queue and workers in one process tree, until SIGTERM or SIGINT."""
+def run_serve(settings: Settings, read: Callable[[], Settings], *, workers: int, config_path: str | None) -> None:
+    """API, embedded queue and workers in one process tree, until SIGTERM or SIGINT. `read` gives the settings at a reload."""
     bring_up_to_date(settings.database_url)
     bells = Path(tempfile.mkdtemp(prefix="bells-", dir=runtime_folder()))
     try:
-        asyncio.run(_serve(settings, config_path, workers=workers, bells=bells))
+        asyncio.run(_serve(settings, read, config_path, workers=workers, bells=bells))
     finally:
         shutil.rmtree(bells, ignore_errors=True)
 
 
-def run_api(settings: Settings, *, config_path: str | None) -> None:
-    """The API alone, with Redis, until SIGTERM or SIGINT."""
+def run_api(settings: Settings, read: Callable[[], Settings], *, config_path: str | None) -> None:
+    """The API alone, with Redis, until SIGTERM or SIGINT. `read` gives the settings at a reload."""
     bring_up_to_date(settings.database_url)
-    asyncio.run(_serve(settings, config_path, workers=0, bells=None))
+    asyncio.run(_serve(settings, read, config_path, workers=0, bells=None))
 
 
-async def _serve(settings: Settings, config_path: str | None, *, workers: int, bells: Path | None) -> None:
+async def _serve(
+    settings: Settings, read: Callable[[], Settings], config_path: str | None, *, workers: int, bells: Path | None
+) -> None:
     listener = _listen(settings.server.host, settings.server.port)
     host, port = listener.getsockname()[:2]
-    outgoing = build_outgoing(settings)
-    async with _gateway(settings, outgoing, bells) as services:
+    outgoing = Outgoing(settings)
+    async with _gateway(settings, read, outgoing, bells) as (services, reloader):
         file_errors = await asyncio.to_thread(take_up_workflows, settings, services.database)
         await asyncio.to_thread(set_budgets, settings, services.database)
         server = _Server(
@@ -74,12 +78,20 @@ async def _serve(settings: Settings, config_path: str | None, *, workers: int, b
         )
         supervisor = make_supervisor(settings, ["--bells", str(bells)] if bells else [], config_path, workers)
         keeping = asyncio.create_task(supervisor.run())
+        watching = asyncio.create_task(reloader.watch(services.database))
+
+        def hang_up() -> None:
+            reloader.start()
+            supervisor.signal(signal.SIGHUP)
+
+        HangUp(reload=hang_up, stop=server.stop).listen()
         url = f"http://{_shown(host)}:{port}"
         banner = asyncio.create_task(print_banner(settings, outgoing, url, file_errors))
         if services.auth == "required" and not await services.database.read(any_key):
             print_first_key(url)
         await server.serve(sockets=[listener])
         banner.cancel()
+        watching.cancel()
         await supervisor.stop(stop_s(settings))
         await keeping
 
@@ -96,17 +108,20 @@ class _Server(uvicorn.Server):
         """SIGTERM and SIGINT stop accepting and let requests finish."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
+            loop.add_signal_handler(number, self.stop)
         yield
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Accept nothing more, let requests finish."""
         self.should_exit = True
         self._closing.set()
 
 
 @asynccontextmanager
-async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -> AsyncGenerator[Services, None]:
-    """The parts of an API process, entered among the living so that its open calls are found if it dies."""
+async def _gateway(
+    settings: Settings, read: Callable[[], Settings], outgoing: Outgoing, bells: Path | None
+) -> AsyncGenerator[tuple[Services, Reloader], None]:
+    """The parts of an API process and what keeps them to its configuration, entered among the living so that its open calls are found if it dies."""
     crash_at = process_crash_point()
     database = Database(settings.database_url, crash_at=crash_at)
     leases = Database(settings.database_url, readers=0, crash_at=crash_at)
@@ -118,28 +133,40 @@ async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -
     broker = local_broker(bells, listen=False) if bells else redis_broker(settings.redis_url or "")
     doorbell = BrokerDoorbell(broker, declare_bells(broker, lambda _: None))
     catalogue = Catalogue()
+
+    async def take_up(new: Settings) -> Mapping[str, UserError]:
+        errors = await asyncio.to_thread(take_up_workflows, new, database)
+        await asyncio.to_thread(set_budgets, new, database)
+        outgoing.take_up(new)
+        for name, value in _live(new, outgoing).items():
+            setattr(services, name, value)
+        return errors
+
+    reloader = Reloader(settings, read, take_up)
+
+    async def reload_config() -> dict[str, Any]:
+        return as_json(await reloader.reload_everywhere(database))
+
     try:
-        yield Services(
+        services = Services(
             version=__version__,
             process_id=process_id,
             database=database,
             keys=KeyRing(database),
             catalogue=catalogue,
             doorbell=doorbell,
-            router=outgoing.router,
             failover=outgoing.failover,
             prices=outgoing.prices,
             bridge=outgoing.bridge,
-            workflows_dir=settings.workflows_dir,
             auth="required" if _needs_keys(settings) else "off",
             metrics_open=settings.server.metrics == "open",
             on_loopback=is_loopback(settings.server.host),
             lives=lambda row: bool(row["host"] != host_name() or not is_dead(locks, row["id"])),
-            allow_private_networks=settings.webhooks.allow_private_networks,
-            reject_unknown_prices=settings.unknown_prices == "reject",
-            on_client_disconnect=settings.on_client_disconnect,
             closing=asyncio.Event(),
+            reload_config=reload_config,
+            **_live(settings, outgoing),
         )
+        yield services, reloader
     finally:
         await outgoing.close()
         heartbeat.stop()
@@ -149,6 +176,17 @@ async def _gateway(settings: Settings, outgoing: Outgoing, bells: Path | None) -
         leases.close()
         broker.close()
         lock.release()
+
+
+def _live(settings: Settings, outgoing: Outgoing) -> dict[str, Any]:
+    """The fields of `Services` that a reload sets anew."""
+    return {
+        "router": outgoing.router,
+        "workflows_dir": settings.workflows_dir,
+        "allow_private_networks": settings.webhooks.allow_private_networks,
+        "reject_unknown_prices": settings.unknown_prices == "reject",
+        "on_client_disconnect": settings.on_client_disconnect,
+    }
 
 
 def _register_again(leases: Database, process_id: str) -> None:

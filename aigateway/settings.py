@@ -278,6 +278,13 @@ def process_settings(config_path: str | None = None) -> Settings:
     return load_settings(config_path=config_path, environ=os.environ, cwd=Path.cwd())
 
 
+def config_source(config_path: str | None = None) -> str | None:
+    """The file that this process's settings come from, None where there is none. Read it by this name again: then its absence
+    is a mistake, where at the start it only means that nothing is configured."""
+    told = config_path or os.environ.get(CONFIG_VARIABLE) or None
+    return told or (DEFAULT_FILE if Path(DEFAULT_FILE).exists() else None)
+
+
 def process_environment() -> dict[str, str]:
     """This process's environment: what children inherit."""
     return dict(os.environ)

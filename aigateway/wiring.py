@@ -2,8 +2,6 @@
 
 import base64
 import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -22,6 +20,7 @@ from mcp_bridge.bridge import McpBridge
 from providers.failover import Failover
 from providers.http import HttpClient
 from providers.pricing import PriceBook
+from providers.provider import Provider
 from providers.registry import build_providers
 from providers.routing import Alias, Router
 
@@ -30,32 +29,34 @@ log = structlog.get_logger(__name__)
 SHIPPED_WORKFLOWS = Path(engine.errors.__file__).parent.parent / "workflows"
 
 
-@dataclass(frozen=True, slots=True)
 class Outgoing:
-    """What calls LLMs and tools. `close` ends its connections; bookings of cancelled callers are waited for."""
+    """What calls LLMs and tools: providers, routing, failover, prices and the MCP bridge. Connects nothing by being built."""
 
-    router: Router
-    failover: Failover
-    prices: PriceBook
-    bridge: McpBridge
-    close: Callable[[], Awaitable[None]]
+    def __init__(self, settings: Settings) -> None:
+        self._http = HttpClient()
+        self._providers: dict[str, Provider] = {}
+        self.prices = PriceBook()
+        self.failover = Failover(self.prices)
+        self.bridge = McpBridge(settings.mcp_servers, environment=process_environment())
+        self.router = self._route(settings)
 
+    def take_up(self, settings: Settings) -> None:
+        """Go by other settings from now on. Whoever has resolved a model goes on with the provider that it found.
 
-def build_outgoing(settings: Settings) -> Outgoing:
-    """Providers, routing, failover, prices and the MCP bridge. Connects nothing yet."""
-    http = HttpClient()
-    providers = build_providers(provider_configs(settings), http)
-    aliases = {name: Alias(targets) for name, targets in model_targets(settings).items()}
-    prices = PriceBook()
-    failover = Failover(prices)
-    bridge = McpBridge(settings.mcp_servers, environment=process_environment())
+        All providers of a process share one pool of connections, so none has to be closed: idle ones end by themselves.
+        """
+        self.router = self._route(settings)
+        self.bridge.reconfigure(settings.mcp_servers)
 
-    async def close() -> None:
-        await failover.drain()
-        await bridge.close()
-        await http.close()
+    async def close(self) -> None:
+        """End all connections; bookings of cancelled callers are waited for."""
+        await self.failover.drain()
+        await self.bridge.close()
+        await self._http.close()
 
-    return Outgoing(Router(providers, aliases), failover, prices, bridge, close)
+    def _route(self, settings: Settings) -> Router:
+        self._providers = build_providers(provider_configs(settings), self._http, known=self._providers)
+        return Router(self._providers, {name: Alias(targets) for name, targets in model_targets(settings).items()})
 
 
 def webhook_secret(settings: Settings, database: Database) -> str:

@@ -3,12 +3,16 @@
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from aigateway.logs import configure_logging
-from aigateway.settings import Settings, process_crash_point, process_settings
-from aigateway.wiring import build_outgoing, webhook_secret
+from aigateway.reloading import Reloader
+from aigateway.settings import Settings, config_source, process_crash_point, process_settings
+from aigateway.wiring import Outgoing, webhook_secret
 from engine.errors import AIGatewayError, UserError
+from engine.ports import StepExecutor
 from engine.store.database import Database
 from worker.broker import local_broker, redis_broker
 from worker.executors.agent import agent_executors
@@ -18,6 +22,7 @@ from worker.executors.llm import LlmExecutor
 from worker.executors.mcp_tool import McpToolExecutor
 from worker.process import WorkerParts, run_worker
 from worker.retention import Keep
+from worker.rules import Rules
 
 
 def main() -> None:
@@ -28,52 +33,75 @@ def main() -> None:
     parser.add_argument("--metrics-port", type=int, help="serve /metrics on this port")
     parser.add_argument("--bells", help="folder of the embedded queue's sockets")
     told = parser.parse_args()
-    settings = process_settings(told.config)
-    configure_logging(settings.log.level, json=None if settings.log.format == "auto" else settings.log.format == "json")
     try:
-        code = asyncio.run(_work(settings, told))
+        source = config_source(told.config)
+        settings = process_settings(source)
+        form = settings.log.format
+        configure_logging(settings.log.level, json=None if form == "auto" else form == "json")
+        code = asyncio.run(_work(settings, lambda: process_settings(source), told))
     except AIGatewayError as error:
         code = f"aigateway worker: {error.message}"
     sys.exit(code)
 
 
-async def _work(settings: Settings, told: argparse.Namespace) -> int:
+async def _work(settings: Settings, read: Callable[[], Settings], told: argparse.Namespace) -> int:
     bells: str | None = told.bells
-    crash_at = process_crash_point()
-    database = Database(settings.database_url, readers=0, crash_at=crash_at)
-    secret = webhook_secret(settings, database)
-    database.close()
-    outgoing = build_outgoing(settings)
-    llm = LlmExecutor(outgoing.router, outgoing.failover, outgoing.prices)
-    http = HttpExecutor(allow_private_networks=settings.webhooks.allow_private_networks)
+    rules = _rules(settings)
+    keep = Keep(settings.retention.runs_days, settings.retention.requests_days)
+    outgoing = Outgoing(settings)
+    http = HttpExecutor(rules)
+    executors: dict[str, StepExecutor] = {**_calling(outgoing), "http": http, **flow_executors()}
+
+    async def take_up(new: Settings) -> Mapping[str, UserError]:
+        fresh = await asyncio.to_thread(_rules, new)
+        for rule in fields(Rules):
+            setattr(rules, rule.name, getattr(fresh, rule.name))
+        keep.runs_days, keep.requests_days = new.retention.runs_days, new.retention.requests_days
+        outgoing.take_up(new)
+        executors.update(_calling(outgoing))
+        return {}
 
     async def close() -> None:
         await http.close()
         await outgoing.close()
 
+    reloader = Reloader(settings, read, take_up)
+    reloader.listen()
     parts = WorkerParts(
         database_url=settings.database_url,
-        crash_at=crash_at,
+        crash_at=process_crash_point(),
         make_broker=lambda: local_broker(Path(bells), listen=True) if bells else redis_broker(_redis_url(settings)),
-        executors={
-            "llm": llm,
-            **agent_executors(llm, outgoing.bridge),
-            "mcp_tool": McpToolExecutor(outgoing.bridge),
-            "http": http,
-            **flow_executors(),
-        },
+        executors=executors,
         concurrency=told.concurrency,
         grace_s=settings.worker.grace.total_seconds(),
-        webhook_secret=secret,
-        alert_url=settings.webhooks.alert_url,
-        allow_private_networks=settings.webhooks.allow_private_networks,
-        reject_unknown_prices=settings.unknown_prices == "reject",
-        keep=Keep(settings.retention.runs_days, settings.retention.requests_days),
+        keep=keep,
+        rules=rules,
+        beside=reloader.watch,
         metrics_host=settings.server.host,
         metrics_port=told.metrics_port,
         close=close,
     )
     return await run_worker(parts)
+
+
+def _calling(outgoing: Outgoing) -> dict[str, StepExecutor]:
+    """The executors that call models and tools, made anew when models change: steps under way keep theirs."""
+    llm = LlmExecutor(outgoing.router, outgoing.failover, outgoing.prices)
+    return {"llm": llm, "mcp_tool": McpToolExecutor(outgoing.bridge), **agent_executors(llm, outgoing.bridge)}
+
+
+def _rules(settings: Settings) -> Rules:
+    database = Database(settings.database_url, readers=0, crash_at=process_crash_point())
+    try:
+        secret = webhook_secret(settings, database)
+    finally:
+        database.close()
+    return Rules(
+        webhook_secret=secret,
+        alert_url=settings.webhooks.alert_url,
+        allow_private_networks=settings.webhooks.allow_private_networks,
+        reject_unknown_prices=settings.unknown_prices == "reject",
+    )
 
 
 def _redis_url(settings: Settings) -> str:

@@ -5,13 +5,14 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from aigateway.reloading import HangUp
 from aigateway.settings import Settings, process_environment
 from engine.store.revision import bring_up_to_date
 from worker.supervisor import Supervisor
 
 
 def run_worker(settings: Settings, *, metrics_port: int | None, config_path: str | None) -> None:
-    """Supervise `worker.processes` children until SIGTERM or SIGINT."""
+    """Supervise `worker.processes` children until SIGTERM or SIGINT; SIGHUP is passed on to them."""
     bring_up_to_date(settings.database_url)
     supervisor = make_supervisor(settings, [], config_path, settings.worker.processes, metrics_port=metrics_port)
     asyncio.run(_supervise(supervisor, stop_s(settings)))
@@ -47,6 +48,7 @@ async def _supervise(supervisor: Supervisor, grace_s: float) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    HangUp(reload=lambda: supervisor.signal(signal.SIGHUP), stop=stop.set).listen()
     keeping = asyncio.create_task(supervisor.run())
     await stop.wait()
     await supervisor.stop(grace_s)

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from api import budgets, health, keys, ledger, mcp, metrics, models, runs, schedules, workflows
+from api import budgets, config, health, keys, ledger, mcp, metrics, models, runs, schedules, workflows
 from api.anthropic_errors import shaped
 from api.asgi import MAX_BODY_BYTES, App
 from api.auth import Gate
@@ -39,7 +39,7 @@ def create_app(services: Services) -> App:
     )
     for path, endpoint in hot_routes(services).items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
-    ordered = (runs, health, keys, budgets, models, workflows, schedules, ledger, mcp, metrics)  # matched in this order
+    ordered = (runs, health, keys, budgets, config, models, workflows, schedules, ledger, mcp, metrics)  # matched in this order
     for module in ordered:
         app.include_router(module.routes(services))
     app.include_router(page_routes(services))

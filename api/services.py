@@ -1,10 +1,10 @@
 """What the routes are given by the composition root. Holds parts, does nothing."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from api.key_ring import KeyRing
 from engine.admission import open_admitted, settle_call
@@ -26,9 +26,12 @@ class CheckedDoorbell(Doorbell, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Services:
-    """The parts of one API process. `process_id` is its row in `workers`."""
+    """The parts of one API process. `process_id` is its row in `workers`.
+
+    A reload of the configuration sets the fields below `reload_config` anew: read them where they are used, once a request.
+    """
 
     version: str
     process_id: str
@@ -36,19 +39,20 @@ class Services:
     keys: KeyRing
     catalogue: Catalogue
     doorbell: CheckedDoorbell
-    router: Router
     failover: Failover
     prices: PriceBook
     bridge: McpBridge
-    workflows_dir: Path
     auth: Literal["off", "required"]
     metrics_open: bool
     on_loopback: bool
     lives: Callable[[Row], bool]  # whether a row of `workers` stands for a living process, as far as this host can tell
+    closing: asyncio.Event  # set when the process is told to end: whoever waits for a run is answered at once
+    reload_config: Callable[[], Awaitable[dict[str, Any]]]  # raises UserError with every mistake where it is refused
+    router: Router
+    workflows_dir: Path
     allow_private_networks: bool
     reject_unknown_prices: bool
     on_client_disconnect: Literal["cancel", "drain"]
-    closing: asyncio.Event  # set when the process is told to end: whoever waits for a run is answered at once
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,10 @@ class McpBridge:
         max_result_bytes: int = MAX_RESULT_BYTES,
     ) -> None:
         """`environment` is what child processes inherit, below their own `env`; many servers fail with less."""
-        self._links = {
-            name: ServerLink(config, environment, max_result_bytes=max_result_bytes) for name, config in configs.items()
-        }
+        self._environment = environment
+        self._max_result_bytes = max_result_bytes
+        self._links = {name: self._new_link(config) for name, config in configs.items()}
+        self._retiring: dict[asyncio.Task[None], ServerLink] = {}
 
     async def __aenter__(self) -> Self:
         """The bridge itself; connects nothing."""
@@ -51,7 +52,23 @@ class McpBridge:
 
     async def close(self) -> None:
         """Ends all connections and the servers that were started, all at once; takes a few seconds at most."""
-        await asyncio.gather(*(link.close() for link in self._links.values()))
+        retiring = dict(self._retiring)
+        await asyncio.gather(*(link.close() for link in (*self._links.values(), *retiring.values())))
+        await asyncio.gather(*retiring)
+
+    def reconfigure(self, configs: Mapping[str, McpServerConfig]) -> None:
+        """Takes another configuration up at once. New servers start when something asks for them, unchanged ones are not
+        touched; those that are gone or changed end as soon as their calls have ended.
+        """
+        old = dict(self._links)
+        unchanged = {
+            name: old.pop(name) for name, config in configs.items() if name in old and old[name].config == config
+        }
+        self._links = {name: unchanged.get(name) or self._new_link(config) for name, config in configs.items()}
+        for link in old.values():
+            task = asyncio.create_task(link.retire())
+            self._retiring[task] = link
+            task.add_done_callback(self._retiring.pop)
 
     async def servers(self) -> list[ServerState]:
         """Every configured server as it stands now, in the order of the configuration; connects nothing."""
@@ -151,6 +168,9 @@ class McpBridge:
             return missing
         message = f"{missing.message} Not every server could be asked: {'; '.join(unreachable)}."
         return ToolError(ErrorClass.CONNECTION, message, param="tool", sent=False)
+
+    def _new_link(self, config: McpServerConfig) -> ServerLink:
+        return ServerLink(config, self._environment, max_result_bytes=self._max_result_bytes)
 
     def _link(self, server: str) -> ServerLink:
         link = self._links.get(server)

@@ -59,6 +59,9 @@ class ServerLink:
         self._failures = 0
         self._mute_calls = 0
         self._in_flight = 0
+        self._callers = 0
+        self._unused = asyncio.Event()
+        self._unused.set()
         self._retry_at = 0.0
         self._unreachable_until = 0.0
         self._error: str | None = None
@@ -122,13 +125,19 @@ class ServerLink:
             ToolError: see `errors.py`.
         """
         deadline = None if timeout_s is None else _now() + timeout_s
-        connection = await self._connected(deadline)
+        self._callers += 1
+        self._unused.clear()
         try:
-            return await self._call(connection, tool, params, deadline)
-        except ToolError as error:
-            if error.sent or connection.alive:
-                raise
-        return await self._call(await self._connected(deadline), tool, params, deadline)
+            return await self._call_somehow(tool, params, deadline)
+        finally:
+            self._callers -= 1
+            if self._callers == 0:
+                self._unused.set()
+
+    async def retire(self) -> None:
+        """Lets the calls that are under way end, and then the server: it is configured no longer, or otherwise."""
+        await self._unused.wait()
+        await self.close()
 
     async def close(self) -> None:
         """Ends the connection, and those that are still on their way out; later calls fail."""
@@ -139,6 +148,15 @@ class ServerLink:
         await asyncio.gather(*(connection.close() for connection in self._not_ended))
         if self._listing is not None:
             await asyncio.wait({self._listing})
+
+    async def _call_somehow(self, tool: str, params: Mapping[str, Any], deadline: float | None) -> ToolResult:
+        connection = await self._connected(deadline)
+        try:
+            return await self._call(connection, tool, params, deadline)
+        except ToolError as error:
+            if error.sent or connection.alive:
+                raise
+        return await self._call(await self._connected(deadline), tool, params, deadline)
 
     async def _list(self, connection: "Connection") -> None:
         listed = await self._watched(connection.list_tools())

@@ -1,6 +1,6 @@
 """Builds the configured providers. `simulated` is always among them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from providers.anthropic import AnthropicProvider
 from providers.http import HttpClient
@@ -12,11 +12,17 @@ from providers.simulated import SimulatedProvider
 SIMULATED = "simulated"
 
 
-def build_providers(configs: Iterable[ProviderConfig], http: HttpClient) -> dict[str, Provider]:
-    """One provider per configuration, by name and in order; `simulated` last unless it is configured."""
-    providers = {config.name: _build(config, http) for config in configs}
-    providers.setdefault(SIMULATED, SimulatedProvider(ProviderConfig(name=SIMULATED, type="simulated")))
-    return providers
+def build_providers(
+    configs: Iterable[ProviderConfig], http: HttpClient, *, known: Mapping[str, Provider] | None = None
+) -> dict[str, Provider]:
+    """One provider per configuration, by name and in order; `simulated` last unless it is configured.
+
+    Those of `known` whose configuration is the same are kept.
+    """
+    wanted = {config.name: config for config in configs}
+    wanted.setdefault(SIMULATED, ProviderConfig(name=SIMULATED, type="simulated"))
+    kept = {name: provider for name, provider in (known or {}).items() if provider.config == wanted.get(name)}
+    return {name: kept.get(name) or _build(config, http) for name, config in wanted.items()}
 
 
 def _build(config: ProviderConfig, http: HttpClient) -> Provider:

@@ -42,6 +42,10 @@ class Bell:
         """Always there."""
 
 
+async def _no_configuration() -> dict[str, Any]:
+    raise AssertionError("nothing here has a configuration to read")
+
+
 class Stage:
     """The parts of an API process around one database, and the hands of a worker."""
 
@@ -82,6 +86,7 @@ class Stage:
             reject_unknown_prices=False,
             on_client_disconnect="cancel",
             closing=asyncio.Event(),
+            reload_config=_no_configuration,
         )
 
     def submit(self, text: str, value: Any = None, **more: Any) -> str:

@@ -16,6 +16,7 @@ from engine.store.database import Database, Row
 from engine.store.deliveries import due_deliveries, take_delivery
 from engine.webhook_outbox import record_delivery
 from worker.patience import write_patiently
+from worker.rules import Rules
 
 if TYPE_CHECKING:
     from worker.webhook_sender import WebhookSender
@@ -30,20 +31,10 @@ _LOOK_EVERY_S = 1.0
 class Deliveries:
     """The sender of one process."""
 
-    def __init__(
-        self,
-        database: Database,
-        secret: str,
-        *,
-        allow_private_networks: bool,
-        woken: asyncio.Event,
-        alert_url: str | None = None,
-    ) -> None:
+    def __init__(self, database: Database, rules: Rules, *, woken: asyncio.Event) -> None:
         self._database = database
-        self._secret = secret
-        self._allow_private_networks = allow_private_networks
+        self._rules = rules
         self._woken = woken
-        self._alert_url = alert_url
         self._sending: set[asyncio.Task[None]] = set()
         self._sender: WebhookSender | None = None
 
@@ -68,7 +59,7 @@ class Deliveries:
         """Log what budgets have to tell, and queue it for the operator where there is an address."""
         if not await self._database.read(anything_to_tell):
             return
-        for facts in await self._database.write(lambda tx: tell_alerts(tx, self._alert_url, now_us())):
+        for facts in await self._database.write(lambda tx: tell_alerts(tx, self._rules.alert_url, now_us())):
             log.warning("budget alert", action="alert", **facts)
 
     async def send_due(self) -> None:
@@ -95,7 +86,7 @@ class Deliveries:
         if self._sender is None:
             from worker.webhook_sender import WebhookSender  # noqa: PLC0415 - httpx2: most processes send nothing
 
-            self._sender = WebhookSender(self._secret, allow_private_networks=self._allow_private_networks)
+            self._sender = WebhookSender(self._rules)
         status_code, error = await self._sender.send(delivery)
         at = now_us()
         status = await write_patiently(self._database, lambda tx: record_delivery(tx, delivery, status_code, error, at))

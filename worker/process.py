@@ -21,6 +21,7 @@ from worker.deliveries import Deliveries
 from worker.housekeeping import Heartbeat, Sweeper, register
 from worker.liveness import LifeLock, runtime_folder
 from worker.retention import Keep, Retention
+from worker.rules import Rules
 from worker.runner import StepLimits, StepRunner
 
 log = structlog.get_logger(__name__)
@@ -39,11 +40,9 @@ class WorkerParts:
     executors: dict[str, StepExecutor]
     concurrency: int
     grace_s: float
-    webhook_secret: str
-    alert_url: str | None
-    allow_private_networks: bool
-    reject_unknown_prices: bool
     keep: Keep
+    rules: Rules
+    beside: Callable[[Database], Awaitable[None]]  # runs until it is cancelled
     metrics_host: str
     metrics_port: int | None
     close: Callable[[], Awaitable[None]]
@@ -80,20 +79,14 @@ class _Process:
         self._catalogue = Catalogue()
         self._broker = parts.make_broker()
         self._doorbell = BrokerDoorbell(self._broker, declare_bells(self._broker, self._answer))
-        limits = StepLimits(self._id, parts.concurrency, parts.reject_unknown_prices)
+        limits = StepLimits(self._id, parts.concurrency, parts.rules)
         self._runner = StepRunner(
             self._database, self._catalogue, self._doorbell, parts.executors, limits, observe=_observer(parts)
         )
-        self._deliveries = Deliveries(
-            self._database,
-            parts.webhook_secret,
-            allow_private_networks=parts.allow_private_networks,
-            woken=self._runner.run_ended,
-            alert_url=parts.alert_url,
-        )
+        self._deliveries = Deliveries(self._database, parts.rules, woken=self._runner.run_ended)
         self._bells = Worker(self._broker, worker_threads=_BELL_THREADS, worker_timeout=_POLL_MS)
 
-    def start(self) -> list[asyncio.Task[None]]:
+    def start(self) -> list[asyncio.Future[None]]:
         """Take bells, sweep, deliver, tell metrics; returns what runs beside."""
         self._stop_metrics = _serve_metrics(self._parts, self._runner)
         sweeper = Sweeper(
@@ -107,9 +100,10 @@ class _Process:
         self._bells.start()
         log.info("worker started", action="start", worker=self._id, pid=os.getpid())
         retention = Retention(self._database, self._parts.keep)
-        return [asyncio.create_task(each.run()) for each in (sweeper, self._deliveries, retention)]
+        beside = (sweeper.run(), self._deliveries.run(), retention.run(), self._parts.beside(self._database))
+        return [asyncio.ensure_future(work) for work in beside]
 
-    async def end(self, beside: list[asyncio.Task[None]]) -> None:
+    async def end(self, beside: list[asyncio.Future[None]]) -> None:
         """Drain, close everything, and tell the database: nobody has to find this process dead."""
         await self._runner.drain(0 if self.lost else self._parts.grace_s)
         await asyncio.to_thread(self._bells.stop, 2000)

@@ -21,9 +21,9 @@ PAUSE_S = 0.02  # what others may do between two transactions of this one
 _DAY_US = 86_400_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Keep:
-    """How long finished runs and ledger rows are kept."""
+    """How long finished runs and ledger rows are kept. A reload of the configuration changes it."""
 
     runs_days: int
     requests_days: int

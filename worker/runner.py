@@ -8,7 +8,7 @@ import asyncio
 import random
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -27,17 +27,18 @@ from engine.transition import Ring
 from worker.agent_memory import StepMemory
 from worker.book import StepBook
 from worker.patience import PAUSE_S, write_patiently
+from worker.rules import Rules
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class StepLimits:
-    """Under which name a process claims steps, how many at once, and whether a call may have an unknown price."""
+    """Under which name a process claims steps, how many at once, and what its calls have to follow."""
 
     worker_id: str
     concurrency: int
-    reject_unknown_prices: bool = False
+    rules: Rules = field(default_factory=Rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class StepRunner:
         )
 
     async def _one(self, held: Claimed) -> Claimed | None:
-        book = StepBook(self._database, held, reject_unknown_prices=self._limits.reject_unknown_prices)
+        book = StepBook(self._database, held, reject_unknown_prices=self._limits.rules.reject_unknown_prices)
         structlog.contextvars.bind_contextvars(run_id=held.run["id"], step=held.key, attempt=held.attempt)
         started = now_us()
         entry = InFlight(held, asyncio.create_task(self._execute(held, book)), [])  # it logs with what is bound

@@ -5,10 +5,11 @@ writing end is this process's: when it closes, however this process ended, they 
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import structlog
 
@@ -48,6 +49,11 @@ class Supervisor:
             _signal(child, signal.SIGKILL)
             await child.wait()
 
+    def signal(self, number: int) -> None:
+        """Send a signal to all children."""
+        for child in self._children:
+            _signal(child, number)
+
     @property
     def pids(self) -> list[int]:
         """The living children."""
@@ -57,13 +63,14 @@ class Supervisor:
         pause_s = 0.0
         while not self._stopping.is_set():
             started = time.monotonic()
-            child = await asyncio.create_subprocess_exec(
-                *self._command_of(number),
-                stdin=self._read_end,
-                env=self._environment,
-                start_new_session=True,  # a Ctrl-C in the terminal reaches this process alone, which drains them
-            )
-            self._children.add(child)
+            with _hang_up_held_back():
+                child = await asyncio.create_subprocess_exec(
+                    *self._command_of(number),
+                    stdin=self._read_end,
+                    env=self._environment,
+                    start_new_session=True,  # a Ctrl-C in the terminal reaches this process alone, which drains them
+                )
+                self._children.add(child)
             if self._stopping.is_set():  # `stop` did not see this one
                 _signal(child, signal.SIGKILL)
             code = await child.wait()
@@ -81,6 +88,16 @@ class Supervisor:
                 await self._stopping.wait()
         except TimeoutError:
             return
+
+
+@contextlib.contextmanager
+def _hang_up_held_back() -> Generator[None]:
+    """A child inherits what is held back: SIGHUP, which would end a process that still loads, waits until it listens."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _signal(child: asyncio.subprocess.Process, number: int) -> None:

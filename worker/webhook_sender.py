@@ -8,16 +8,16 @@ from standardwebhooks.webhooks import Webhook
 
 from engine.store.database import Row
 from worker.outbound import GuardedTarget, Refused, resolve
+from worker.rules import Rules
 
 TRY_LIMIT_S = 15.0
 
 
 class WebhookSender:
-    """Holds the secret and the connections of one process."""
+    """Holds the connections of one process."""
 
-    def __init__(self, secret: str, *, allow_private_networks: bool) -> None:
-        self._webhook = Webhook(secret)
-        self._allow_private_networks = allow_private_networks
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         # Not the environment's proxies: a webhook goes where its URL says and nowhere else.
         self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False, timeout=TRY_LIMIT_S)
 
@@ -34,12 +34,12 @@ class WebhookSender:
             "user-agent": "aigateway",
             "webhook-id": delivery["id"],
             "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": self._webhook.sign(delivery["id"], at, body),
+            "webhook-signature": Webhook(self._rules.webhook_secret).sign(delivery["id"], at, body),
         }
         try:
             async with asyncio.timeout(TRY_LIMIT_S):
                 # What belongs to no run goes where the operator's own configuration says.
-                private = self._allow_private_networks or delivery["run_id"] is None
+                private = self._rules.allow_private_networks or delivery["run_id"] is None
                 target = await resolve(delivery["url"], allow_private_networks=private)
                 return await self._post(target, headers, body)
         except TimeoutError:

@@ -1,6 +1,7 @@
 """`aigateway serve | api | worker`: reads options and settings, and hands over to `aigateway.serving` and `aigateway.working`."""
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,18 +45,20 @@ def serve(
     """Everything on one machine: API, dashboard, queue, workers, SQLite. Needs no other service and no configuration."""
     if end_with_stdin:
         _end_with_stdin()
-    settings = _worker(_server(_settings(config), host, port), None, concurrency)
+    read = _reader(config, lambda settings: _worker(_server(settings, host, port), None, concurrency))
+    settings = _started(read())
     from aigateway.serving import run_serve
 
-    run_serve(settings, workers=settings.worker.processes if workers is None else workers, config_path=config)
+    run_serve(settings, read, workers=settings.worker.processes if workers is None else workers, config_path=config)
 
 
 def api(*, host: HostOption = None, port: PortOption = None, config: ConfigOption = None) -> None:
     """The API alone, for production: Redis and (optionally) PostgreSQL by URL."""
-    settings = _needs_redis(_server(_settings(config), host, port), "api")
+    read = _reader(config, lambda settings: _server(settings, host, port))
+    settings = _needs_redis(_started(read()), "api")
     from aigateway.serving import run_api
 
-    run_api(settings, config_path=config)
+    run_api(settings, read, config_path=config)
 
 
 def worker(
@@ -68,7 +71,8 @@ def worker(
     config: ConfigOption = None,
 ) -> None:
     """Workers alone, for production: they take steps from Redis and share the API's database."""
-    settings = _needs_redis(_worker(_settings(config), processes, concurrency), "worker")
+    read = _reader(config, lambda settings: _worker(settings, processes, concurrency))
+    settings = _needs_redis(_started(read()), "worker")
     from aigateway.working import run_worker
 
     run_worker(settings, metrics_port=metrics_port, config_path=config)
@@ -81,11 +85,17 @@ def _end_with_stdin() -> None:
     threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
 
 
-def _settings(config: str | None) -> "Settings":
-    from aigateway.logs import configure_logging
-    from aigateway.settings import process_settings
+def _reader(config: str | None, override: "Callable[[Settings], Settings]") -> "Callable[[], Settings]":
+    """What reads the configuration, now and at every reload; the command line's options stand over it each time."""
+    from aigateway.settings import config_source, process_settings
 
-    settings = process_settings(config)
+    source = config_source(config)
+    return lambda: override(process_settings(source))
+
+
+def _started(settings: "Settings") -> "Settings":
+    from aigateway.logs import configure_logging
+
     form = settings.log.format
     configure_logging(settings.log.level, json=None if form == "auto" else form == "json")
     return settings

@@ -1,4 +1,4 @@
-"""Values that are made once, at first start, and shared by all processes."""
+"""Values that all processes share: some are made once, at first start, others tell what happened last."""
 
 from collections.abc import Callable
 
@@ -14,6 +14,17 @@ _INSERT = {
     "sqlite": Statement(sqlite.insert(settings).on_conflict_do_nothing(), columns=("name", "value")),
     "postgresql": Statement(postgresql.insert(settings).on_conflict_do_nothing(), columns=("name", "value")),
 }
+_SQLITE, _POSTGRESQL = sqlite.insert(settings), postgresql.insert(settings)
+_PUT = {
+    "sqlite": Statement(
+        _SQLITE.on_conflict_do_update(index_elements=["name"], set_={"value": _SQLITE.excluded.value}),
+        columns=("name", "value"),
+    ),
+    "postgresql": Statement(
+        _POSTGRESQL.on_conflict_do_update(index_elements=["name"], set_={"value": _POSTGRESQL.excluded.value}),
+        columns=("name", "value"),
+    ),
+}
 
 
 def get_or_make(tx: Tx, name: str, make: Callable[[], str]) -> str:
@@ -23,3 +34,14 @@ def get_or_make(tx: Tx, name: str, make: Callable[[], str]) -> str:
     row = tx.one(_GET, {"setting": name})
     assert row is not None
     return row["value"]
+
+
+def get_value(tx: Tx, name: str) -> str | None:
+    """The stored value, None where there is none."""
+    row = tx.one(_GET, {"setting": name})
+    return None if row is None else row["value"]
+
+
+def put_value(tx: Tx, name: str, value: str) -> None:
+    """Store a value; the last one counts."""
+    tx.run(_PUT[tx.dialect], {"name": name, "value": value})

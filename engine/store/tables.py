@@ -13,7 +13,7 @@ api_keys                       who may call, hashed, and each key's limits
 budgets, alerts                limits on spending, and each threshold that was told, once a period
 deliveries, delivery_attempts  outgoing webhooks and each try
 workers                        living processes and their leases
-settings                       values made at first start, such as the webhook secret
+settings                       values shared by all processes, such as the webhook secret made at first start
 """
 
 from typing import Any

@@ -341,3 +341,10 @@ def test_a_public_address_starts_without_a_key_and_says_what_to_do(tmp_path: Pat
         assert made.returncode == 0, made.stderr
         answer = installed.http.get("/v1/models", headers=bearer(made.stdout.strip()))
         assert answer.status_code == 200
+
+
+def test_only_an_admin_key_reloads_the_configuration(up: Guarded) -> None:
+    plain = up.key("no-admin", max_parallel=1)["key"]
+    ask = f"{up.gateway.url}/v1/config/reload"
+    codes = [httpx2.post(ask, headers=told).status_code for told in ({}, bearer(plain), bearer(up.admin))]
+    assert codes == [401, 403, 200]

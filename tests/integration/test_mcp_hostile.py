@@ -110,6 +110,23 @@ def test_a_hung_call_times_out_on_time_and_blocks_nobody():
     run(work())
 
 
+def test_a_server_that_is_configured_no_longer_ends_after_its_last_call():
+    async def work():
+        async with bridge(hostile("kept"), hostile("gone")) as b:
+            kept, gone = [int((await b.call("pid", {}, server=name)).value) for name in ("kept", "gone")]
+            last = asyncio.create_task(b.call("sleep", {"seconds": 0.5}, server="gone"))
+            await asyncio.sleep(0)
+            b.reconfigure({"kept": hostile("kept"), "new": hostile("new")})
+            assert [state.name for state in await b.servers()] == ["kept", "new"]
+            assert (await refused(b.call("pid", {}, server="gone"))).code == "mcp_server_not_found"
+            ending = psutil.Process(gone)
+            assert (await last).server == "gone"
+            assert await reaped(ending)
+            assert int((await b.call("pid", {}, server="kept")).value) == kept
+
+    run(work())
+
+
 def test_the_configured_call_timeout_holds_without_one_of_the_call():
     assert call("hang", call_timeout_s=0.3).message == "MCP tool hostile/hang: no answer within 0.3 s"
 

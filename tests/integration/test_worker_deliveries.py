@@ -19,6 +19,7 @@ from engine.clock import now_us
 from engine.store.deliveries import deliveries_of_run, settle_delivery
 from engine.views import deliveries_view
 from worker.deliveries import Deliveries
+from worker.rules import Rules
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -79,9 +80,8 @@ def sending(
     hand: Hand, use: Callable[[Deliveries], Coroutine[Any, Any, None]], *, allow_private_networks: bool = True
 ) -> None:
     async def run() -> None:
-        deliveries = Deliveries(
-            hand.database, SECRET, allow_private_networks=allow_private_networks, woken=asyncio.Event()
-        )
+        rules = Rules(webhook_secret=SECRET, allow_private_networks=allow_private_networks)
+        deliveries = Deliveries(hand.database, rules, woken=asyncio.Event())
         async with asyncio.timeout(20):
             await use(deliveries)
         await deliveries.close()
@@ -245,7 +245,7 @@ def test_two_processes_send_a_webhook_once(hand: Hand, receiver: Receiver) -> No
     with opened(hand.database.url) as other:
 
         async def both(deliveries: Deliveries) -> None:
-            second = Deliveries(other.database, SECRET, allow_private_networks=True, woken=asyncio.Event())
+            second = Deliveries(other.database, Rules(SECRET, allow_private_networks=True), woken=asyncio.Event())
             await asyncio.gather(send_all(deliveries), send_all(second))
             await second.close()
 

@@ -23,6 +23,7 @@ LOCKS = ("requirements", "requirements-dev")
 # Where everything may be caught, and why. Such a border logs what it caught, with its traceback, or hands it on.
 BORDERS = {
     "aigateway/cli/main.py::_run": "the program's top: what nobody foresaw becomes one line and exit code 1",
+    "aigateway/reloading.py::Reloader._reload_or_log": "loop top: a process outlives a reload that failed",
     "worker/runner.py::StepRunner._execute": "executor border: whatever an executor raises becomes an outcome",
     "worker/runner.py::StepRunner._end_and_go_on": "executor border: what another step's claim fails of costs no result",
     "worker/runner.py::StepRunner._complete": "executor border: a result that no database takes fails its step",

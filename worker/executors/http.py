@@ -16,6 +16,7 @@ from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
 from engine.values import is_object, type_name
 from worker.outbound import GuardedTarget, Refused, resolve
+from worker.rules import Rules
 
 DEFAULT_TIMEOUT_S = 30.0
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -49,8 +50,8 @@ class _Asked:
 class HttpExecutor:
     """engine.ports.StepExecutor for `http`. Holds the connections of one process."""
 
-    def __init__(self, *, allow_private_networks: bool) -> None:
-        self._allow_private_networks = allow_private_networks
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
         self._client: httpx2.AsyncClient | None = None
 
     async def close(self) -> None:
@@ -65,8 +66,8 @@ class HttpExecutor:
         limit_s = job.step.timeout_s or DEFAULT_TIMEOUT_S
         try:
             async with asyncio.timeout(limit_s):
-                url = _text(job.step.fields, "url", job)
-                target = await resolve(url, allow_private_networks=self._allow_private_networks, param="url")
+                url, allow = _text(job.step.fields, "url", job), self._rules.allow_private_networks
+                target = await resolve(url, allow_private_networks=allow, param="url")
         except Refused as error:
             return Failed(ErrorClass.INVALID_REQUEST, error.message, final=True)
         except TimeoutError:

@@ -14,6 +14,7 @@ from engine.ledger import CallKind, CallScope, Intent, Settlement
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
 from worker.executors.http import MAX_ANSWER_BYTES, HttpExecutor
+from worker.rules import Rules
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,7 +64,7 @@ def execute(fields: dict[str, Any], *, private: bool = True, book: Kept | None =
     job = Job("run", "row", "get", 1, Definition("w", (step,)), step, {"input": {}}, CallScope("r"), book or Kept())
 
     async def go() -> Outcome:
-        executor = HttpExecutor(allow_private_networks=private)
+        executor = HttpExecutor(Rules(allow_private_networks=private))
         try:
             return await executor.execute(job)
         finally:
