@@ -13,7 +13,7 @@ import httpx2
 from aigateway.settings import ServerAddress
 from engine.errors import AIGatewayError, FatalError, Mistake, RetryableError
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
 LONG_POLL_S = 20
@@ -29,13 +29,14 @@ class Client:
         headers = {"accept": "application/json"}
         if address.api_key:
             headers["authorization"] = f"Bearer {address.api_key.get_secret_value()}"
+        self.address = address
         self.url = address.url
         # A proxy from the environment is no way to a server on this machine.
         self._http = httpx2.Client(
             base_url=address.url,
             headers=headers,
             timeout=httpx2.Timeout(_ANSWER_S, connect=_CONNECT_S),
-            trust_env=urlsplit(address.url).hostname not in _LOOPBACK,
+            trust_env=urlsplit(address.url).hostname not in LOOPBACK,
         )
 
     def __enter__(self) -> Self:

@@ -186,6 +186,7 @@ def _live(settings: Settings, outgoing: Outgoing) -> dict[str, Any]:
         "allow_private_networks": settings.webhooks.allow_private_networks,
         "reject_unknown_prices": settings.unknown_prices == "reject",
         "on_client_disconnect": settings.on_client_disconnect,
+        "pass_tools": settings.mcp.pass_tools,
     }
 
 

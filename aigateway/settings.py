@@ -225,6 +225,12 @@ class WebhookSettings(_Section):
     allow_private_networks: bool = False
 
 
+class McpSettings(_Section):
+    """This gateway as an MCP server. `pass_tools`: clients see the tools of connected servers too, not workflows alone."""
+
+    pass_tools: bool = False
+
+
 class RetentionSettings(_Section):
     """How long finished runs and ledger rows are kept."""
 
@@ -252,6 +258,7 @@ class Settings(_Section):
     unknown_prices: Literal["allow", "reject"] = "allow"
     on_client_disconnect: Literal["cancel", "drain"] = "cancel"
     mcp_servers: Annotated[dict[str, McpServerConfig], Field(repr=False)] = {}  # env and headers hold keys
+    mcp: McpSettings = McpSettings()
     workflows_dir: Path = Path("workflows")
     webhooks: WebhookSettings = WebhookSettings()
     retention: RetentionSettings = RetentionSettings()

@@ -17,6 +17,7 @@ from api.chat import ChatEndpoint
 from api.conversations import ConversationEndpoint
 from api.embeddings import EmbeddingsEndpoint
 from api.errors import HttpError, Problem, internal_problem, problem_of
+from api.mcp_server import McpEndpoint
 from api.messages import CountTokensEndpoint, begin_messages
 from api.openapi import describe_hot_routes
 from api.pages.reference import add_reference
@@ -39,6 +40,8 @@ def create_app(services: Services) -> App:
     )
     for path, endpoint in hot_routes(services).items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
+    own_server = McpEndpoint(services)
+    app.router.routes.append(Route("/mcp", own_server, methods=["POST"]))
     ordered = (runs, health, keys, budgets, config, models, workflows, schedules, ledger, mcp, metrics)  # matched in this order
     for module in ordered:
         app.include_router(module.routes(services))
@@ -50,13 +53,15 @@ def create_app(services: Services) -> App:
     describe_hot_routes(app)
     add_reference(app)
     keys_required = services.auth == "required"
-    return Gate(
+    gate = Gate(
         app,
         services.keys,
         keys_required=keys_required,
         metrics_open=services.metrics_open,
         on_loopback=services.on_loopback,
     )
+    own_server.connect(gate)
+    return gate
 
 
 def hot_routes(services: Services) -> dict[str, App]:

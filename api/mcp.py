@@ -45,8 +45,14 @@ def routes(services: Services) -> APIRouter:
         return {"object": "list", "data": rows, "next_cursor": None}
 
     @router.get("/v1/mcp/tools", summary="Every tool of every server that can be reached")
-    async def tools() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        rows = [asdict(tool) for tool in await services.bridge.tools()]
+    async def tools(passed: bool = False) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        """With `passed`, what clients of `/mcp` see: nothing unless `mcp.pass_tools` is set, and what a moment's look finds."""
+        if passed and services.pass_tools:
+            await look_for_a_moment(services)
+            known = services.bridge.known_tools()
+            rows = [asdict(tool) for tools in known.values() for tool in tools.values()]
+        else:
+            rows = [] if passed else [asdict(tool) for tool in await services.bridge.tools()]
         return {"object": "list", "data": rows, "next_cursor": None}
 
     @router.post("/v1/mcp/tools/{tool}", summary="Call a tool")

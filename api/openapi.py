@@ -79,6 +79,14 @@ _HOT_ROUTES: Mapping[str, dict[str, Any]] = {
         example={"model": "simulated/echo", "input": "Hello"},
         error=_ONE_SHAPE,
     ),
+    "/mcp": _operation(
+        "mcp",
+        "This gateway as an MCP server (Streamable HTTP): every workflow is a tool; no session is kept",
+        "A JSON-RPC response, as JSON or as events with progress before it",
+        properties={"jsonrpc": {"const": "2.0"}, "method": {"type": "string"}},
+        example={"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
+        error="A JSON-RPC error; the one error shape where the gateway itself refuses",
+    ),
 }
 
 

@@ -53,6 +53,7 @@ class Services:
     allow_private_networks: bool
     reject_unknown_prices: bool
     on_client_disconnect: Literal["cancel", "drain"]
+    pass_tools: bool  # whether clients of `/mcp` see the tools of connected servers
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ class Stage:
             allow_private_networks=True,
             reject_unknown_prices=False,
             on_client_disconnect="cancel",
+            pass_tools=False,
             closing=asyncio.Event(),
             reload_config=_no_configuration,
         )

@@ -1,17 +1,38 @@
-"""`aigateway mcp …`: the MCP servers that a running gateway is connected to, and their tools."""
+"""`aigateway mcp`: this gateway as an MCP server over stdio; `aigateway mcp …`: the servers that it is connected to, and their tools."""
+
+import sys
 
 import typer
 
 from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json, print_table
+from aigateway.cli.reach import reached
 
-group = typer.Typer(
-    name="mcp", help="MCP servers and their tools.", no_args_is_help=True, epilog="Example: aigateway mcp tools"
-)
+# Imports inside functions: the library costs more than a second.
+# ruff: noqa: PLC0415
+
+group = typer.Typer(name="mcp", invoke_without_command=True, epilog="Example: aigateway mcp --config aigateway.yaml")
 
 
 def register(app: typer.Typer) -> None:
     """Adds the group to the program."""
     app.add_typer(group, rich_help_panel="Definitions and tools")
+
+
+@group.callback()
+def serve(context: typer.Context, *, config: ConfigOption = None) -> None:
+    """This gateway as an MCP server over stdio: every workflow is a tool. Meant to be started by an MCP client.
+
+    Talks to the running server, or runs one of its own until standard input closes.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if sys.stdin.isatty():
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+    from aigateway.mcp_stdio import serve_stdio
+
+    with reached(config, embed=True) as (client, _):
+        serve_stdio(client.address)
 
 
 @group.command(epilog="Example: aigateway mcp tools --json")

@@ -1,13 +1,7 @@
-"""`aigateway run`: submits a run, against a server or an embedded one, and shows it until it ends.
-
-Calls `aigateway.embedded.embedded_server`, a context manager that yields the base URL of a server with workers in
-this process tree, where no server answers and AIGATEWAY_URL names none.
-"""
+"""`aigateway run`: submits a run, against a server or an embedded one, and shows it until it ends."""
 
 import json
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +9,7 @@ import typer
 
 from aigateway.cli.inputs import Inputs, parse_inputs, typed_inputs
 from aigateway.cli.options import ConfigOption, JsonOption, print_json
+from aigateway.cli.reach import reached
 
 if TYPE_CHECKING:
     from aigateway.cli.progress import View
@@ -54,7 +49,7 @@ def run(
 
     given = parse_inputs(inputs)
     definition = _read(name_or_file) if is_file(name_or_file) else None
-    with _server(config, detach=detach) as (client, embedded):
+    with reached(config, embed=not detach) as (client, embedded):
         values = _typed(client, name_or_file, definition, given)
         if dry_run:
             _preview(client, name_or_file, definition, values, as_json=as_json)
@@ -86,27 +81,6 @@ def _typed(client: "Client", name: str, definition: dict[str, Any] | None, given
     if given.texts and definition is None:
         definition = _plain(client.get(path("workflows", name))["config_yaml"])
     return typed_inputs(given, (definition or {}).get("inputs"))
-
-
-@contextmanager
-def _server(config: str | None, *, detach: bool) -> "Generator[tuple[Client, bool]]":
-    from aigateway.client import Client
-    from aigateway.embedded import embedded_server
-    from aigateway.settings import ServerAddress, process_environment, process_settings, server_address
-
-    address = server_address(config)
-    with Client(address) as client:
-        if address.given or detach or client.is_up():
-            yield client, False
-            return
-    process_settings(config)  # a mistake in it is told here, where the child could only fail to start
-    arguments = ["--config", config] if config else []
-    environment = process_environment() | {"AIGATEWAY_LOG__LEVEL": "error"}
-    with (
-        embedded_server(arguments, environment=environment) as url,
-        Client(ServerAddress(url=url, api_key=None, given=False)) as client,
-    ):
-        yield client, True
 
 
 def _submit(client: "Client", name: str, definition: dict[str, Any] | None, values: dict[str, Any]) -> dict[str, Any]:

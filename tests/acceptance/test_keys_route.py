@@ -348,3 +348,18 @@ def test_only_an_admin_key_reloads_the_configuration(up: Guarded) -> None:
     ask = f"{up.gateway.url}/v1/config/reload"
     codes = [httpx2.post(ask, headers=told).status_code for told in ({}, bearer(plain), bearer(up.admin))]
     assert codes == [401, 403, 200]
+
+
+def test_tools_of_the_gateways_own_mcp_server_are_called_under_the_callers_key(up: Guarded) -> None:
+    key = up.key("mcp-client")
+    call = {"name": "ask_dear", "arguments": {}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    accept = {"accept": "application/json, text/event-stream"}
+    refused = httpx2.post(f"{up.gateway.url}/mcp", json=message, headers=accept)
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+    told = httpx2.post(f"{up.gateway.url}/mcp", json=message, headers=accept | bearer(key["key"]), timeout=30)
+    assert '"text":"dear words"' in told.text
+    rows = up.http.get("/v1/requests", params={"limit": 5}).json()["data"]
+    assert key["id"] in [row["key_id"] for row in rows]
+    foreign = {**accept, **bearer(key["key"]), "origin": "https://elsewhere.example"}
+    assert httpx2.post(f"{up.gateway.url}/mcp", json=message, headers=foreign).status_code == 403

@@ -5,7 +5,7 @@ from mcp_bridge.servers import McpServerConfig
 # Each is taken up by a running process: by `aigateway.wiring.Outgoing`, `api.services.Services`, `worker.rules.Rules` or the database.
 LIVE = {
     "providers", "models", "budgets", "unknown_prices", "on_client_disconnect", "mcp_servers", "workflows_dir", "webhooks",
-    "retention",
+    "retention", "mcp",
 }  # fmt: skip
 
 
