@@ -34,7 +34,7 @@ class Outgoing:
 
     def __init__(self, settings: Settings) -> None:
         self._http = HttpClient()
-        self._providers: dict[str, Provider] = {}
+        self.providers: dict[str, Provider] = {}
         self.prices = PriceBook()
         self.failover = Failover(self.prices)
         self.bridge = McpBridge(settings.mcp_servers, environment=process_environment())
@@ -55,8 +55,8 @@ class Outgoing:
         await self._http.close()
 
     def _route(self, settings: Settings) -> Router:
-        self._providers = build_providers(provider_configs(settings), self._http, known=self._providers)
-        return Router(self._providers, {name: Alias(targets) for name, targets in model_targets(settings).items()})
+        self.providers = build_providers(provider_configs(settings), self._http, known=self.providers)
+        return Router(self.providers, {name: Alias(targets) for name, targets in model_targets(settings).items()})
 
 
 def webhook_secret(settings: Settings, database: Database) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from aigateway import __version__
-from aigateway.cli import database, demo, keys, mcp, run, runs, schedules, serve, spend, workflows
+from aigateway.cli import database, demo, doctor, keys, mcp, run, runs, schedules, serve, spend, workflows
 from engine.errors import AIGatewayError, Mistake, UserError
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ def _options(
 serve.register(app)
 demo.register(app)
 run.register(app)
+doctor.register(app)
 for _group in (runs, workflows, schedules, spend, mcp, keys, database):
     _group.register(app)
 
