@@ -1,38 +1,32 @@
 """`/mcp`: this gateway as an MCP server over Streamable HTTP. What its clients do goes through the same gate and routes as any request.
 
-The library behind it takes a second to import: it is loaded by the first request, in a thread.
+The libraries behind it take more than a second to import: they are loaded by the first request, in a thread.
 """
 
 import asyncio
 from typing import TYPE_CHECKING
 
-import httpx2
-
 from api.asgi import MAX_BODY_BYTES, App, Receive, Scope, Send
 from api.errors import HttpError
 from api.origin import check_origin
 from api.services import Services
-from mcp_bridge.own_api import OwnApi
 
 if TYPE_CHECKING:
     from mcp_bridge.gateway_server import HttpServing
 
-_INSIDE = "http://127.0.0.1"  # the address of requests that never leave this process
-
 
 class McpEndpoint:
-    """The ASGI application of the route. `inside` answers what a tool call asks of the API."""
+    """The ASGI application of the route."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._inside: App | None = None
         self._opening: asyncio.Task[App] | None = None
         self._serving: asyncio.Task[None] | None = None
 
     def connect(self, inside: App) -> None:
-        """Say where the API is, once it is built."""
-        transport = httpx2.ASGITransport(app=inside)  # pyright: ignore[reportArgumentType] - its types are narrower than ASGI's
-        http = httpx2.AsyncClient(transport=transport, base_url=_INSIDE, timeout=None)
-        self._api = OwnApi(http)
+        """Say what answers the requests that tools make of the API: the whole application, once it is built."""
+        self._inside = inside
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises: HttpError where another web site's page sends it, also one that has a key."""
@@ -41,12 +35,14 @@ class McpEndpoint:
             raise HttpError(503, "shutting_down", "this process is about to end; try again")
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
-        await (await asyncio.shield(self._opening))(scope, receive, send)
+        serve = await asyncio.shield(self._opening)
+        await serve(scope, receive, send)
 
     async def _open(self) -> App:
+        assert self._inside is not None, "connect is called when the application is built"
         http_serving = await asyncio.to_thread(_load)
         ready: asyncio.Future[App] = asyncio.get_running_loop().create_future()
-        serving = http_serving(self._api, self._services.version, max_body_bytes=MAX_BODY_BYTES)
+        serving = http_serving(self._inside, self._services.version, max_body_bytes=MAX_BODY_BYTES)
         self._serving = asyncio.create_task(serving.run(self._services.closing, ready))
         return await ready
 

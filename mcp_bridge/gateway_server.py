@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import httpx2
 import mcp_types
 from mcp import MCPError
 from mcp.server import Server
@@ -25,6 +26,7 @@ App = Callable[
     Awaitable[None],
 ]
 
+_INSIDE = "http://127.0.0.1"  # a name that the gate takes for this machine
 _CREDENTIALS = ("authorization", "x-api-key")
 _INSTRUCTIONS = "Each tool runs a durable workflow and answers when the run has ended. A run goes on if you stop waiting; get_run tells its end."
 
@@ -70,7 +72,10 @@ async def serve_stdio(api: OwnApi, version: str) -> None:
 class HttpServing:
     """The server behind one HTTP endpoint, from `run` on until `closing` is set."""
 
-    def __init__(self, api: OwnApi, version: str, *, max_body_bytes: int) -> None:
+    def __init__(self, inside: App, version: str, *, max_body_bytes: int) -> None:
+        """`inside` is the application that answers what a call asks of the API: no request leaves the process."""
+        transport = httpx2.ASGITransport(app=inside)  # pyright: ignore[reportArgumentType] - its types are narrower than ASGI's
+        api = OwnApi(httpx2.AsyncClient(transport=transport, base_url=_INSIDE, timeout=None))
         self._manager = StreamableHTTPSessionManager(
             build_server(api, version), stateless=True, max_request_body_size=max_body_bytes
         )
