@@ -63,7 +63,13 @@ class Reloader:
             errors = await self._take_up(merged(self._in_force, new))
             self._in_force = merged(self._in_force, new)
         told = Reloaded(changes.live, changes.needs_restart, {name: error.message for name, error in errors.items()})
-        log.info("configuration taken up", action="reload", changed=told.changed, needs_restart=told.needs_restart)
+        log.info(
+            "configuration taken up",
+            action="reload",
+            changed=told.changed,
+            needs_restart=told.needs_restart,
+            workflow_errors=list(told.file_errors.values()),
+        )
         return told
 
     async def reload_everywhere(self, database: Database) -> Reloaded:
