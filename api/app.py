@@ -42,7 +42,19 @@ def create_app(services: Services) -> App:
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
     own_server = McpEndpoint(services)
     app.router.routes.append(Route("/mcp", own_server, methods=["POST"]))
-    ordered = (runs, health, keys, budgets, config, models, workflows, schedules, ledger, mcp, metrics)  # matched in this order
+    ordered = (
+        runs,
+        health,
+        keys,
+        budgets,
+        config,
+        models,
+        workflows,
+        schedules,
+        ledger,
+        mcp,
+        metrics,
+    )  # matched in this order
     for module in ordered:
         app.include_router(module.routes(services))
     app.include_router(page_routes(services))
