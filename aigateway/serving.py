@@ -19,7 +19,7 @@ from aigateway.banner import print_banner, print_first_key
 from aigateway.reloading import HangUp, Reloader, as_json
 from aigateway.settings import Settings, process_crash_point
 from aigateway.wiring import Outgoing, set_budgets, take_up_workflows
-from aigateway.working import make_supervisor, stop_s
+from aigateway.working import make_nursery, make_supervisor, stop_s
 from api.app import create_app
 from api.key_ring import KeyRing
 from api.origin import is_loopback
@@ -34,6 +34,8 @@ from engine.sweeper import bury
 from worker.broker import BrokerDoorbell, declare_bells, local_broker, redis_broker
 from worker.housekeeping import Heartbeat, register
 from worker.liveness import LifeLock, host_name, is_dead, runtime_folder
+from worker.nursery import Nursery
+from worker.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
 
@@ -43,22 +45,23 @@ _BACKLOG = 2048
 
 def run_serve(settings: Settings, read: Callable[[], Settings], *, workers: int, config_path: str | None) -> None:
     """API, embedded queue and workers in one process tree, until SIGTERM or SIGINT. `read` gives the settings at a reload."""
+    nursery = make_nursery(config_path) if workers else None
     bring_up_to_date(settings.database_url)
     bells = Path(tempfile.mkdtemp(prefix="bells-", dir=runtime_folder()))
     try:
-        asyncio.run(_serve(settings, read, config_path, workers=workers, bells=bells))
+        asyncio.run(_serve(settings, read, nursery, workers=workers, bells=bells))
     finally:
         shutil.rmtree(bells, ignore_errors=True)
 
 
-def run_api(settings: Settings, read: Callable[[], Settings], *, config_path: str | None) -> None:
+def run_api(settings: Settings, read: Callable[[], Settings]) -> None:
     """The API alone, with Redis, until SIGTERM or SIGINT. `read` gives the settings at a reload."""
     bring_up_to_date(settings.database_url)
-    asyncio.run(_serve(settings, read, config_path, workers=0, bells=None))
+    asyncio.run(_serve(settings, read, None, workers=0, bells=None))
 
 
 async def _serve(
-    settings: Settings, read: Callable[[], Settings], config_path: str | None, *, workers: int, bells: Path | None
+    settings: Settings, read: Callable[[], Settings], nursery: Nursery | None, *, workers: int, bells: Path | None
 ) -> None:
     listener = _listen(settings.server.host, settings.server.port)
     host, port = listener.getsockname()[:2]
@@ -76,24 +79,40 @@ async def _serve(
             ),
             services.closing,
         )
-        supervisor = make_supervisor(settings, ["--bells", str(bells)] if bells else [], config_path, workers)
-        keeping = asyncio.create_task(supervisor.run())
-        watching = asyncio.create_task(reloader.watch(services.database))
-
-        def hang_up() -> None:
-            reloader.start()
-            supervisor.signal(signal.SIGHUP)
-
-        HangUp(reload=hang_up, stop=server.stop).listen()
         url = f"http://{_shown(host)}:{port}"
         banner = asyncio.create_task(print_banner(settings, outgoing, url, file_errors))
         if services.auth == "required" and not await services.database.read(any_key):
             print_first_key(url)
-        await server.serve(sockets=[listener])
-        banner.cancel()
-        watching.cancel()
+        watching = asyncio.create_task(reloader.watch(services.database))
+        async with _workers(settings, nursery, workers, bells) as supervisor:
+
+            def hang_up() -> None:
+                reloader.start()
+                if supervisor is not None:
+                    supervisor.signal(signal.SIGHUP)
+
+            HangUp(reload=hang_up, stop=server.stop).listen()
+            await server.serve(sockets=[listener])
+            banner.cancel()
+            watching.cancel()
+
+
+@asynccontextmanager
+async def _workers(
+    settings: Settings, nursery: Nursery | None, workers: int, bells: Path | None
+) -> AsyncGenerator[Supervisor | None, None]:
+    """Worker processes beside the API, from entering to leaving; their supervisor, where there are any."""
+    if nursery is None:
+        yield None
+        return
+    supervisor = make_supervisor(settings, nursery, ["--bells", str(bells)], workers)
+    keeping = asyncio.create_task(supervisor.run())
+    try:
+        yield supervisor
+    finally:
         await supervisor.stop(stop_s(settings))
         await keeping
+        await nursery.close()
 
 
 class _Server(uvicorn.Server):

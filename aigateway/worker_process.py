@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from aigateway.settings import Settings, config_source, process_crash_point, pro
 from aigateway.wiring import Outgoing, webhook_secret
 from engine.errors import AIGatewayError, UserError
 from engine.ports import StepExecutor
+from engine.store.connections import connector
 from engine.store.database import Database
 from worker.broker import local_broker, redis_broker
 from worker.executors.agent import agent_executors
@@ -23,25 +24,38 @@ from worker.executors.mcp_tool import McpToolExecutor
 from worker.process import WorkerParts, run_worker
 from worker.retention import Keep
 from worker.rules import Rules
+from worker.template import Run, name_process
 
 
-def main() -> None:
-    """`python -P -m aigateway.worker_start`: not a command of the program, whose command line costs 0.2 s and 15 MB."""
+def load(config_path: str | None) -> Run:
+    """What runs a worker process of this configuration, with all loaded that it will need at once."""
+    settings = process_settings(config_path)
+    if settings.redis_url is not None:
+        import worker.redis_broker  # noqa: F401, PLC0415 - only where there is one
+    connector(settings.database_url)  # loads the driver and opens nothing
+    return lambda arguments: _run(config_path, arguments)
+
+
+def _run(config_path: str | None, arguments: Sequence[str]) -> int:
+    """One worker process, from its arguments to its exit code. What was changed in the configuration meanwhile holds."""
     parser = argparse.ArgumentParser(description="One worker process of `aigateway serve` or `aigateway worker`.")
-    parser.add_argument("--config", help="the configuration file")
     parser.add_argument("--concurrency", type=int, required=True, help="in-flight steps")
     parser.add_argument("--metrics-port", type=int, help="serve /metrics on this port")
     parser.add_argument("--bells", help="folder of the embedded queue's sockets")
-    told = parser.parse_args()
+    parser.add_argument(
+        "--asks", type=int, required=True, metavar="FD", help="where the supervisor is asked for something"
+    )
+    told = parser.parse_args(arguments)
+    name_process("aigw-worker")
     try:
-        source = config_source(told.config)
+        source = config_source(config_path)
         settings = process_settings(source)
         form = settings.log.format
         configure_logging(settings.log.level, json=None if form == "auto" else form == "json")
-        code = asyncio.run(_work(settings, lambda: process_settings(source), told))
+        return asyncio.run(_work(settings, lambda: process_settings(source), told))
     except AIGatewayError as error:
-        code = f"aigateway worker: {error.message}"
-    sys.exit(code)
+        print(f"aigateway worker: {error.message}", file=sys.stderr)
+        return 1
 
 
 async def _work(settings: Settings, read: Callable[[], Settings], told: argparse.Namespace) -> int:

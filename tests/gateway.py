@@ -101,18 +101,22 @@ class Gateway:
         return {step["id"]: step for step in self.http.get(f"/v1/runs/{run_id}/steps").json()["data"]}
 
     def worker_pids(self) -> list[int]:
-        """The worker processes under all started commands."""
+        """The living worker processes of this installation."""
+        return self.pids_named("aigw-worker")
+
+    def pids_named(self, name: str) -> list[int]:
+        """Found by their folder: a worker whose template died is nobody's descendant any more."""
         pids: list[int] = []
-        for process in self.processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    if "aigateway.worker_start" in child.cmdline():
-                        pids.append(child.pid)
+        for process in psutil.process_iter(["name"]):
+            with contextlib.suppress(psutil.Error):
+                if process.info["name"] == name and process.cwd() == str(self.folder.resolve()):
+                    pids.append(process.pid)
         return pids
 
     def stop(self) -> None:
         """SIGTERM to all, and see that nothing is left of them."""
         family = [child for process in self.processes for child in _family(process.pid)]
+        family += [psutil.Process(pid) for pid in self.worker_pids() if pid not in {one.pid for one in family}]
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

@@ -1,37 +1,27 @@
-"""Keeps N worker processes alive: one that dies is replaced, and none of the others is stopped for it.
-
-Children are spawned with exec (never forked: they take their life locks themselves) and hold the reading end of a pipe whose
-writing end is this process's: when it closes, however this process ended, they end too.
-"""
+"""Keeps N worker processes alive: one that dies is replaced, and none of the others is stopped for it."""
 
 import asyncio
 import contextlib
-import os
 import signal
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
-log = structlog.get_logger(__name__)
+from worker.children import Child, RestartPause
+from worker.nursery import Nursery
 
-_LONGEST_PAUSE_S = 5.0
-_HEALTHY_AFTER_S = 10.0
+log = structlog.get_logger(__name__)
 
 
 class Supervisor:
-    """`command_of` tells what starts child number N; `environment` is its whole environment."""
+    """`arguments_of` tells what child number N is started with."""
 
-    def __init__(
-        self, command_of: Callable[[int], Sequence[str]], *, environment: Mapping[str, str], processes: int
-    ) -> None:
-        self._command_of = command_of
-        self._environment = dict(environment)
+    def __init__(self, nursery: Nursery, arguments_of: Callable[[int], Sequence[str]], *, processes: int) -> None:
+        self._nursery = nursery
+        self._arguments_of = arguments_of
         self._processes = processes
-        self._children: set[asyncio.subprocess.Process] = set()
+        self._children: set[Child] = set()
         self._stopping = asyncio.Event()
-        self._read_end, self._write_end = os.pipe()
-        os.set_inheritable(self._write_end, False)
 
     async def run(self) -> None:
         """Keep the children alive until `stop`."""
@@ -60,48 +50,35 @@ class Supervisor:
         return [child.pid for child in self._children]
 
     async def _keep(self, number: int) -> None:
-        pause_s = 0.0
+        pause = RestartPause()
         while not self._stopping.is_set():
-            started = time.monotonic()
-            with _hang_up_held_back():
-                child = await asyncio.create_subprocess_exec(
-                    *self._command_of(number),
-                    stdin=self._read_end,
-                    env=self._environment,
-                    start_new_session=True,  # a Ctrl-C in the terminal reaches this process alone, which drains them
-                )
-                self._children.add(child)
-            if self._stopping.is_set():  # `stop` did not see this one
-                _signal(child, signal.SIGKILL)
-            code = await child.wait()
-            self._children.discard(child)
+            pause.started()
+            code = await self._child(self._arguments_of(number))
             if self._stopping.is_set():
                 return
             log.warning("worker process ended, starting another", action="respawn", number=number, code=code)
-            lived_s = time.monotonic() - started
-            pause_s = 0.0 if lived_s > _HEALTHY_AFTER_S else min(max(0.1, pause_s * 2), _LONGEST_PAUSE_S)
-            await self._rest(pause_s)
+            await self._rest(pause.died_s())
+
+    async def _child(self, arguments: Sequence[str]) -> int | None:
+        """Start a child and return its exit code."""
+        try:
+            child = await self._nursery.start(arguments)
+        except OSError as error:
+            log.error("worker process not started", action="respawn", error=error.strerror)
+            return None
+        self._children.add(child)
+        if self._stopping.is_set():  # `stop` did not see this one
+            _signal(child, signal.SIGKILL)
+        code = await child.wait()
+        self._children.discard(child)
+        return code
 
     async def _rest(self, pause_s: float) -> None:
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._stopping.wait()
-        except TimeoutError:
-            return
 
 
-@contextlib.contextmanager
-def _hang_up_held_back() -> Generator[None]:
-    """A child inherits what is held back: SIGHUP, which would end a process that still loads, waits until it listens."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _signal(child: asyncio.subprocess.Process, number: int) -> None:
-    try:
+def _signal(child: Child, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
         child.send_signal(number)
-    except ProcessLookupError:
-        return

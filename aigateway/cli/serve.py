@@ -58,7 +58,7 @@ def api(*, host: HostOption = None, port: PortOption = None, config: ConfigOptio
     settings = _needs_redis(_started(read()), "api")
     from aigateway.serving import run_api
 
-    run_api(settings, read, config_path=config)
+    run_api(settings, read)
 
 
 def worker(

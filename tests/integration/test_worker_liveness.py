@@ -1,4 +1,4 @@
-"""Who is alive: locks that the kernel frees, leases that run out, and a supervisor whose children outlive nobody."""
+"""Who is alive: locks that the kernel frees, and leases that run out."""
 
 import asyncio
 import contextlib
@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -23,7 +21,6 @@ from engine.store.workers import delete_worker, live_workers
 from worker import housekeeping
 from worker.housekeeping import Heartbeat, Sweeper, register
 from worker.liveness import LifeLock, forget, is_dead, runtime_folder
-from worker.supervisor import Supervisor
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -49,29 +46,6 @@ database = Database(url)
 register(database, "child", "worker")
 print(database.write_now(lambda tx: claim(tx, Catalogue(), step_id, "child", now_us())) is not None, flush=True)
 sys.stdin.read()
-"""
-CHILD = """
-import signal, sys, threading
-from worker.parent import end_with_parent
-threading.Thread(target=end_with_parent, daemon=True).start()
-signal.signal(signal.SIGTERM, {handler})
-print("child", flush=True)
-while True:
-    threading.Event().wait(1)
-"""
-POLITE = "lambda *_: sys.exit(0)"
-DEAF = "signal.SIG_IGN"
-SUPERVISE = f"""
-import asyncio, os, sys
-from worker.supervisor import Supervisor
-async def main():
-    supervisor = Supervisor(lambda n: [sys.executable, "-c", {CHILD.format(handler=DEAF)!r}], environment=dict(os.environ), processes=2)
-    asyncio.create_task(supervisor.run())
-    while len(supervisor.pids) < 2:
-        await asyncio.sleep(0.02)
-    print("pids", *supervisor.pids, flush=True)
-    await asyncio.Event().wait()
-asyncio.run(main())
 """
 
 
@@ -231,104 +205,3 @@ def test_a_heartbeat_gives_up_before_its_lease_runs_out(
     assert now_us() < until + 1_500_000
     heartbeat.stop()
     database.close()
-
-
-def supervised(script: str, check: Callable[[Supervisor], object]) -> None:
-    """Runs a supervisor of two children while `check` runs on a thread, then stops it."""
-
-    async def run() -> None:
-        supervisor = Supervisor(
-            lambda number: [sys.executable, "-c", script],
-            environment={**os.environ, "PYTHONPATH": str(ROOT)},
-            processes=2,
-        )
-        running = asyncio.create_task(supervisor.run())
-        try:
-            await asyncio.to_thread(check, supervisor)
-        finally:
-            await supervisor.stop(2)
-            async with asyncio.timeout(10):
-                await running
-        assert supervisor.pids == []
-
-    asyncio.run(run())
-
-
-def alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
-
-
-def test_a_killed_child_is_replaced_and_its_sibling_is_left_alone() -> None:
-    seen: list[int] = []
-
-    def check(supervisor: Supervisor) -> None:
-        wait_until(lambda: len(supervisor.pids) == 2, "no two children", 10)
-        first, second = sorted(supervisor.pids)
-        os.kill(first, signal.SIGKILL)
-        wait_until(lambda: first not in supervisor.pids and len(supervisor.pids) == 2, "no replacement", 10)
-        assert second in supervisor.pids
-        seen.extend([first, *supervisor.pids])
-
-    supervised(CHILD.format(handler=POLITE), check)
-    assert alive(seen) == []
-
-
-def test_children_that_do_not_listen_are_killed_after_the_grace() -> None:
-    seen: list[int] = []
-
-    def check(supervisor: Supervisor) -> None:
-        wait_until(lambda: len(supervisor.pids) == 2, "no two children", 10)
-        seen.extend(supervisor.pids)
-
-    supervised(CHILD.format(handler=DEAF), check)
-    assert len(seen) == 2
-    assert alive(seen) == []
-
-
-def test_a_child_that_cannot_start_is_tried_again_ever_more_slowly() -> None:
-    starts: list[float] = []
-
-    def command(number: int) -> list[str]:
-        starts.append(time.monotonic())
-        return [sys.executable, "-c", "raise SystemExit(3)"]
-
-    async def run() -> None:
-        supervisor = Supervisor(command, environment=dict(os.environ), processes=1)
-        running = asyncio.create_task(supervisor.run())
-        await asyncio.to_thread(wait_until, lambda: len(starts) == 4, "no further try", 10)
-        await supervisor.stop(2)
-        await running
-
-    asyncio.run(run())
-    pauses = [later - earlier for earlier, later in pairwise(starts)]
-    assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2, 0.4), strict=True)), pauses
-
-
-@pytest.mark.parametrize("turns", range(1, 7))
-def test_stopping_while_children_are_being_started_leaves_none(turns: int) -> None:
-    async def run() -> list[int]:
-        supervisor = Supervisor(
-            lambda number: [sys.executable, "-c", "input()"], environment=dict(os.environ), processes=3
-        )
-        running = asyncio.create_task(supervisor.run())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        await supervisor.stop(5)
-        async with asyncio.timeout(10):
-            await running
-        return supervisor.pids
-
-    before = set(psutil.Process().children())
-    assert asyncio.run(run()) == []
-    assert set(psutil.Process().children()) <= before
-
-
-def test_no_child_outlives_a_killed_supervisor() -> None:
-    with child_of(SUPERVISE) as supervisor:
-        told = sorted(line_of(supervisor) for _ in range(3))  # children and supervisor print as they come
-        assert told[:2] == ["child", "child"]  # they watch their parent now
-        pids = [int(pid) for pid in told[2].removeprefix("pids ").split()]
-        assert len(pids) == 2
-        supervisor.kill()
-        supervisor.wait(10)
-        wait_until(lambda: alive(pids) == [], "the children live on", 10)

@@ -24,6 +24,7 @@ LOCKS = ("requirements", "requirements-dev")
 BORDERS = {
     "aigateway/cli/main.py::_run": "the program's top: what nobody foresaw becomes one line and exit code 1",
     "aigateway/reloading.py::Reloader._reload_or_log": "loop top: a process outlives a reload that failed",
+    "worker/template.py::be_template": "a forked process's top: its fault is logged and becomes its exit code",
     "worker/runner.py::StepRunner._execute": "executor border: whatever an executor raises becomes an outcome",
     "worker/runner.py::StepRunner._end_and_go_on": "executor border: what another step's claim fails of costs no result",
     "worker/runner.py::StepRunner._complete": "executor border: a result that no database takes fails its step",
