@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import cast
 
 from aigateway.logs import configure_logging
 from aigateway.reloading import Reloader
@@ -15,15 +16,18 @@ from engine.errors import AIGatewayError, UserError
 from engine.ports import StepExecutor
 from engine.store.connections import connector
 from engine.store.database import Database
+from worker.alone import run_alone
 from worker.broker import local_broker, redis_broker
 from worker.executors.agent import agent_executors
 from worker.executors.flow import flow_executors
 from worker.executors.http import HttpExecutor
 from worker.executors.llm import LlmExecutor
 from worker.executors.mcp_tool import McpToolExecutor
-from worker.process import WorkerParts, run_worker
+from worker.isolation import asking
+from worker.process import run_worker
 from worker.retention import Keep
 from worker.rules import Rules
+from worker.step_process import WorkerParts
 from worker.template import Run, name_process
 
 
@@ -45,8 +49,10 @@ def _run(config_path: str | None, arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--asks", type=int, required=True, metavar="FD", help="where the supervisor is asked for something"
     )
+    parser.add_argument("--alone", metavar="STEP", help="run this one step, found on board of dying workers, and end")
+    parser.add_argument("--keeper", metavar="LOCK", help="with --alone: the lock that the supervisor holds")
     told = parser.parse_args(arguments)
-    name_process("aigw-worker")
+    name_process("aigw-alone" if told.alone else "aigw-worker")
     try:
         source = config_source(config_path)
         settings = process_settings(source)
@@ -59,7 +65,7 @@ def _run(config_path: str | None, arguments: Sequence[str]) -> int:
 
 
 async def _work(settings: Settings, read: Callable[[], Settings], told: argparse.Namespace) -> int:
-    bells: str | None = told.bells
+    bells, step_id = cast(str | None, told.bells), cast(str | None, told.alone)
     rules = _rules(settings)
     keep = Keep(settings.retention.runs_days, settings.retention.requests_days)
     outgoing = Outgoing(settings)
@@ -84,7 +90,10 @@ async def _work(settings: Settings, read: Callable[[], Settings], told: argparse
     parts = WorkerParts(
         database_url=settings.database_url,
         crash_at=process_crash_point(),
-        make_broker=lambda: local_broker(Path(bells), listen=True) if bells else redis_broker(_redis_url(settings)),
+        make_broker=lambda: (
+            local_broker(Path(bells), listen=step_id is None) if bells else redis_broker(_redis_url(settings))
+        ),
+        isolate=asking(told.asks),
         executors=executors,
         concurrency=told.concurrency,
         grace_s=settings.worker.grace.total_seconds(),
@@ -95,7 +104,7 @@ async def _work(settings: Settings, read: Callable[[], Settings], told: argparse
         metrics_port=told.metrics_port,
         close=close,
     )
-    return await run_worker(parts)
+    return await run_worker(parts) if step_id is None else await run_alone(parts, step_id, told.keeper)
 
 
 def _calling(outgoing: Outgoing) -> dict[str, StepExecutor]:

@@ -50,7 +50,7 @@ def make_supervisor(
     def arguments_of(number: int) -> list[str]:
         return common if metrics_port is None else [*common, "--metrics-port", str(metrics_port + number)]
 
-    return Supervisor(nursery, arguments_of, processes=processes)
+    return Supervisor(nursery, arguments_of, processes=processes, alone=common)
 
 
 def stop_s(settings: Settings) -> float:

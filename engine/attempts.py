@@ -45,7 +45,16 @@ from engine.store.database import Row, Tx
 from engine.store.json_text import loads, storable
 from engine.store.requests import open_request, run_committed_picousd
 from engine.store.runs import begin_run, get_run, lock_run, lock_runs_above, set_run_status
-from engine.store.steps import begin_step, claim_step, end_attempt, get_step, insert_attempt, locked_step, put_back_step
+from engine.store.steps import (
+    begin_step,
+    claim_step,
+    end_attempt,
+    get_step,
+    insert_attempt,
+    is_suspect,
+    locked_step,
+    put_back_step,
+)
 from engine.transition import Ring, StepError, Transition
 from engine.webhook_outbox import queue_webhook
 
@@ -90,18 +99,23 @@ class Completed:
     following: Claimed | None = None
 
 
-def claim(tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int) -> Claimed | None:
-    """Take a ready step of a run that may go on; None where it is not there to be taken."""
+def claim(
+    tx: Tx, catalogue: Catalogue, step_id: str, worker_id: str, now: int, *, alone: bool = False
+) -> Claimed | None:
+    """Take a ready step of a run that may go on; None where it is not there to be taken.
+
+    A step that was on board when two workers died is there for a process that runs it `alone`, and for no other; other steps are not.
+    """
     tx.point("claim")
     row = get_step(tx, step_id)
-    if row is None or row["status"] != StepStatus.READY.value:
+    if row is None or row["status"] != StepStatus.READY.value or is_suspect(row) is not alone:
         return None
     run = lock_run(tx, row["run_id"])
     assert run is not None
     if run["status"] not in _CLAIMABLE:
         return None
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
-    held = _take(transition, step_id, worker_id)
+    held = _take(transition, row, worker_id, alone=alone)
     if held is not None:
         transition.close()
     return held
@@ -132,17 +146,20 @@ def _take_next(transition: Transition, worker_id: str) -> Claimed | None:
     unlocked = transition.take_unlocked()
     if unlocked is not None:
         return _begin(transition, step_id, begin_step(transition.tx, unlocked, worker_id, transition.now), worker_id)
+    row = get_step(transition.tx, step_id)
+    if row is None or is_suspect(row):
+        return None
     transition.rings.clear()
-    return _take(transition, step_id, worker_id)
+    return _take(transition, row, worker_id)
 
 
-def _take(transition: Transition, step_id: str, worker_id: str) -> Claimed | None:
+def _take(transition: Transition, row: Row, worker_id: str, *, alone: bool = False) -> Claimed | None:
     """Begin an attempt under the run's lock; None where the step is not ready."""
-    taken = claim_step(transition.tx, step_id, worker_id, transition.now)
-    return None if taken is None else _begin(transition, step_id, taken, worker_id)
+    taken = claim_step(transition.tx, row, worker_id, transition.now)
+    return None if taken is None else _begin(transition, row["id"], taken, worker_id, alone=alone)
 
 
-def _begin(transition: Transition, step_id: str, taken: Row, worker_id: str) -> Claimed:
+def _begin(transition: Transition, step_id: str, taken: Row, worker_id: str, *, alone: bool = False) -> Claimed:
     """What every claim writes beside the step's own row: `taken` holds its key, its new attempt and when it first started."""
     tx, run, graph, now = transition.tx, transition.run, transition.graph, transition.now
     key, attempt = taken["key"], taken["attempt"]
@@ -151,7 +168,8 @@ def _begin(transition: Transition, step_id: str, taken: Row, worker_id: str) -> 
         begin_run(tx, run["id"], now)
         if run["status"] == RunStatus.QUEUED.value:
             transition.history.add(EventType.RUN_STARTED)
-    transition.history.add(EventType.STEP_STARTED, step=key, attempt=attempt)
+    data = {"alone": True} if alone else None
+    transition.history.add(EventType.STEP_STARTED, step=key, attempt=attempt, data=data)
     transition.stays_active()
     step = with_model(graph.step(key), run["models_json"])
     return Claimed(
@@ -353,7 +371,9 @@ def _fail(transition: Transition, row: Row, held: Claimed, failed: Failed, chanc
         transition.end_step(row, StepStatus.FAILED, error=StepError(failed.error_class, failed.message))
         return
     due = now + int(pause * 1_000_000)
-    put_back_step(tx, row, StepStatus.WAITING, due, tries=tries, **error)
+    # One that was run alone and lives to tell has shown that it kills nobody: its losses were others' doing.
+    losses = 0 if is_suspect(row) else row["losses"]
+    put_back_step(tx, row, StepStatus.WAITING, due, tries=tries, losses=losses, **error)
     transition.retry_later()
     data = {"class": failed.error_class.value, "message": failed.message, "pause_s": round(pause, 3)}
     transition.history.add(EventType.STEP_RETRYING, step=row["key"], attempt=held.attempt, data=data)

@@ -18,14 +18,15 @@ from engine.store.steps import (
     get_step,
     put_back_step,
     steps_held_by,
+    suspect_steps,
     unclaimed_steps,
 )
+from engine.store.tables import SUSPECT_LOSSES
 from engine.store.workers import delete_worker, lapsed_workers, lock_worker
 from engine.timers import time_has_come
 from engine.transition import Ring, StepError, Transition
 
 BATCH = 200
-LOSSES_ALLOWED = 5  # a step on board of that many dying workers is taken for the cause
 UNCLAIMED_AFTER_US = 1_000_000  # a bell takes milliseconds; behind this one it is taken for lost
 
 
@@ -43,8 +44,13 @@ class Swept:
     run_ended: bool = False
 
 
-def bury(tx: Tx, catalogue: Catalogue, worker_id: str, now: int, *, only_if_lapsed: bool) -> Swept:
-    """Take back what a dead process held. With `only_if_lapsed`, a lease that was renewed meanwhile saves it."""
+def bury(
+    tx: Tx, catalogue: Catalogue, worker_id: str, now: int, *, only_if_lapsed: bool, died_alone: bool = False
+) -> Swept:
+    """Take back what a dead process held. With `only_if_lapsed`, a lease that was renewed meanwhile saves it.
+
+    `died_alone`: it ran one step and nothing else, and died by itself, its supervisor being alive: that step fails.
+    """
     tx.point("bury")
     worker = lock_worker(tx, worker_id)
     if worker is None or (only_if_lapsed and worker["lease_until_us"] >= now):
@@ -52,17 +58,33 @@ def bury(tx: Tx, catalogue: Catalogue, worker_id: str, now: int, *, only_if_laps
     abandon_requests(tx, worker_id, now)  # before the runs are locked, as `complete` does it
     rings: list[Ring] = []
     held = steps_held_by(tx, worker_id)
+    ended = False
     for step in held:
-        rings += _take_back(tx, catalogue, step, worker_id, now)
+        found = _held_by(tx, catalogue, step, worker_id, now)
+        if found is None:
+            continue
+        row, transition = found
+        if died_alone:
+            _fail_alone(transition, row)
+        else:
+            _make_ready(transition, row, losses=row["losses"] + 1)
+        transition.close()
+        rings += transition.rings
+        ended = ended or transition.ended
     delete_worker(tx, worker_id)
-    return Swept(tuple(rings), len(held), buried=True)
+    return Swept(tuple(rings), len(held), buried=True, run_ended=ended)
 
 
 def take_back(tx: Tx, catalogue: Catalogue, worker_id: str, forgotten: Sequence[Row], now: int) -> Swept:
     """Take back steps (rows of `steps_held_by`) that a living process holds and does not run, its claim's answer being lost."""
     rings: list[Ring] = []
     for step in forgotten:
-        rings += _take_back(tx, catalogue, step, worker_id, now)
+        found = _held_by(tx, catalogue, step, worker_id, now)
+        if found is not None:
+            row, transition = found
+            _make_ready(transition, row, losses=row["losses"])  # nobody died
+            transition.close()
+            rings += transition.rings
     return Swept(tuple(rings), len(forgotten))
 
 
@@ -105,6 +127,11 @@ def overlooked(tx: Tx, now: int) -> Swept:
     return Swept(tuple(Ring(step["id"], step["priority"]) for step in found))
 
 
+def suspects(tx: Tx) -> list[str]:
+    """Ids of ready steps that only a process of their own may take, oldest first."""
+    return suspect_steps(tx, BATCH)
+
+
 def expire_runs(tx: Tx, catalogue: Catalogue, now: int) -> int:
     """Fail the runs whose deadline has passed; returns how many."""
     tx.point("expire_runs")
@@ -121,20 +148,28 @@ def expire_runs(tx: Tx, catalogue: Catalogue, now: int) -> int:
     return expired
 
 
-def _take_back(tx: Tx, catalogue: Catalogue, step: Row, worker_id: str, now: int) -> list[Ring]:
+def _held_by(tx: Tx, catalogue: Catalogue, step: Row, worker_id: str, now: int) -> tuple[Row, Transition] | None:
+    """The step's row with its run locked and its attempt ended as lost; None where the worker does not hold it any more."""
     run = lock_run(tx, step["run_id"])
     row = get_step(tx, step["id"])
     if run is None or row is None or row["worker_id"] != worker_id or row["attempt"] != step["attempt"]:
-        return []
+        return None
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
     end_attempt(tx, row["id"], row["attempt"], AttemptStatus.LOST, now, error_class=ErrorClass.WORKER_LOST.value)
     transition.history.add(EventType.STEP_LOST, step=row["key"], attempt=row["attempt"])
-    losses = row["losses"] + 1
-    if losses >= LOSSES_ALLOWED:
-        message = f"{losses} workers died while they ran this step"
-        transition.end_step(row, StepStatus.FAILED, error=StepError(ErrorClass.WORKER_LOST, message))
-    else:
-        put_back_step(tx, row, StepStatus.READY, now, losses=losses)
+    return row, transition
+
+
+def _make_ready(transition: Transition, row: Row, *, losses: int) -> None:
+    """A suspect is rung for nobody: whoever finds it asks for a process of its own."""
+    put_back_step(transition.tx, row, StepStatus.READY, transition.now, losses=losses)
+    if losses < SUSPECT_LOSSES:
         transition.rings.append(Ring(row["id"], row["priority"]))
-    transition.close()
-    return transition.rings
+
+
+def _fail_alone(transition: Transition, row: Row) -> None:
+    message = (
+        f"{row['losses'] + 1} worker processes died while they ran this step, "
+        "the last one while it ran this step alone and nothing else"
+    )
+    transition.end_step(row, StepStatus.FAILED, error=StepError(ErrorClass.WORKER_LOST, message))

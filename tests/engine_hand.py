@@ -95,11 +95,13 @@ class Hand:
     def event_types(self, run_id: str) -> list[str]:
         return [row["type"] for row in self.events(run_id)]
 
-    def try_claim(self, step_id: str, worker: str = "w1") -> Claimed | None:
-        return self.do(lambda tx: attempts.claim(tx, self.catalogue, step_id, worker, self.now))
+    def try_claim(self, step_id: str, worker: str = "w1", *, alone: bool = False) -> Claimed | None:
+        return self.do(lambda tx: attempts.claim(tx, self.catalogue, step_id, worker, self.now, alone=alone))
 
     def claim(self, run_id: str, key: str, worker: str = "w1") -> Claimed:
-        held = self.try_claim(self.step(run_id, key)["id"], worker)
+        """By a process of its own where it has to be one."""
+        row = self.step(run_id, key)
+        held = self.try_claim(row["id"], worker, alone=row["losses"] >= 2)
         assert held is not None, f"{key} is not to be claimed: {self.statuses(run_id)}"
         return held
 
@@ -150,8 +152,9 @@ class Hand:
         }
         self.do(lambda tx: insert_worker(tx, row))
 
-    def bury(self, worker: str, *, only_if_lapsed: bool = False) -> sweeper.Swept:
-        return self.do(lambda tx: sweeper.bury(tx, self.catalogue, worker, self.now, only_if_lapsed=only_if_lapsed))
+    def bury(self, worker: str, *, only_if_lapsed: bool = False, died_alone: bool = False) -> sweeper.Swept:
+        how = {"only_if_lapsed": only_if_lapsed, "died_alone": died_alone}
+        return self.do(lambda tx: sweeper.bury(tx, self.catalogue, worker, self.now, **how))
 
     def wake(self) -> list[str]:
         return [ring.step_id for ring in self.do(lambda tx: sweeper.wake_due(tx, self.catalogue, self.now)).rings]

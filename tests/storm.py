@@ -35,11 +35,14 @@ class Storm:
 
     def start(self) -> None:
         self.start_api()
-        self.up.start("worker", "--processes", "2", "--concurrency", "32")
+        self.start_workers()
         self.up.wait_until_up(1)
 
     def start_api(self) -> None:
         self.api = self.up.start("api", "--port", str(self.up.port))
+
+    def start_workers(self) -> None:
+        self.workers = self.up.start("worker", "--processes", "2", "--concurrency", "32")
 
     def rage(self) -> None:
         """Strike every second or so until told to stop; then mend what is broken."""
@@ -67,11 +70,23 @@ class Storm:
 
     def strikes(self) -> list[Callable[[], None]]:
         often = [self.kill_worker] * 4 + [self.kill_api, self.flush_redis, self.restart_redis, self.pause_worker]
+        often += [self.kill_template, self.kill_worker_command]
         return often + ([self.restart_postgres] if self.postgres else [])
 
     def kill_worker(self) -> None:
+        """Never the process of a suspect by itself: that is the one death for which a step fails, as promised."""
         if pids := self.up.worker_pids():
             signal_safely(self.chance.choice(pids), signal.SIGKILL)
+
+    def kill_template(self) -> None:
+        for pid in self.up.pids_named("aigw-template"):
+            signal_safely(pid, signal.SIGKILL)
+
+    def kill_worker_command(self) -> None:
+        """With its workers and the processes of suspects: no step may fail for that."""
+        self.workers.kill()
+        self.workers.wait()
+        self.start_workers()
 
     def pause_worker(self) -> None:
         """Longer than its lease: when it wakes up, others have its steps."""

@@ -7,7 +7,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
@@ -17,11 +16,11 @@ from engine.clock import now_us
 from engine.errors import RetryableError
 from engine.firing import due_now, fire
 from engine.ports import Doorbell
-from engine.store.database import Database
-from engine.store.steps import steps_held_by
-from engine.store.workers import insert_worker, renew_lease, workers_on_host
-from engine.sweeper import Swept, anything_due, bury, expire_runs, lapsed, overlooked, take_back, wake_due
-from worker.liveness import forget, host_name, is_dead
+from engine.store.database import Database, Tx
+from engine.store.workers import insert_worker, renew_lease
+from engine.sweeper import Swept, anything_due, bury, expire_runs, overlooked, suspects, wake_due
+from worker.liveness import host_name
+from worker.neighbours import Dead, Neighbours
 from worker.runner import StepRunner
 
 log = structlog.get_logger(__name__)
@@ -32,7 +31,7 @@ SWEEP_EVERY_S = 0.25
 
 
 def register(database: Database, worker_id: str, kind: str) -> None:
-    """Enter this process among the living. Raises: RetryableError."""
+    """Enter this process among the living, as `worker`, `api` or `alone` (`worker.neighbours`). Raises: RetryableError."""
     now = now_us()
     row = {
         "id": worker_id,
@@ -87,23 +86,21 @@ class Sweeper:
         doorbell: Doorbell,
         runner: StepRunner | None,
         *,
-        worker_id: str,
-        locks: Path,
+        neighbours: Neighbours,
+        isolate: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._doorbell = doorbell
         self._runner = runner
-        self._worker_id = worker_id
-        self._locks = locks
-        self._unknown: set[tuple[str, int]] = set()
+        self._neighbours = neighbours
+        self._isolate = isolate
 
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
             try:
                 await self.sweep()
-                await self._compare_steps()
             except RetryableError as error:
                 log.warning("sweep failed", action="sweep", error=error.message)
             except Exception:
@@ -112,17 +109,15 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Once over everything."""
-        for worker_id, only_if_lapsed in await self._dead():
-            found = await self._database.write(
-                lambda tx, dead=worker_id, gently=only_if_lapsed: bury(
-                    tx, self._catalogue, dead, now_us(), only_if_lapsed=gently
-                )
-            )
+        for dead in await self._neighbours.dead():
+            found = await self._database.write(lambda tx, dead=dead: self._bury(tx, dead))
             if not found.buried:
                 continue  # its lease was renewed after all, or another sweeper was faster
-            forget(self._locks, worker_id)
-            log.warning("worker buried", action="bury", worker=worker_id, steps=found.reclaimed)
+            self._neighbours.forget(dead.worker_id)
+            log.warning("worker buried", action="bury", worker=dead.worker_id, steps=found.reclaimed)
             self._ring(found)
+        for step_id in await self._database.read(suspects):
+            self._isolate(step_id)
         if await self._database.read(lambda tx: anything_due(tx, now_us())):
             await self._wake()
             await self._database.write(lambda tx: expire_runs(tx, self._catalogue, now_us()))
@@ -153,32 +148,15 @@ class Sweeper:
             rings, ended = await self._database.write(lambda tx, one=child: answer(tx, self._catalogue, one, now_us()))
             self._ring(Swept(tuple(rings), run_ended=ended))
 
-    async def _dead(self) -> list[tuple[str, bool]]:
-        neighbours = await self._database.read(lambda tx: workers_on_host(tx, host_name()))
-        dead = [
-            (row["id"], False) for row in neighbours if row["id"] != self._worker_id and is_dead(self._locks, row["id"])
-        ]
-        known = {worker_id for worker_id, _ in dead}
-        silent = await self._database.read(lambda tx: lapsed(tx, now_us()))
-        return dead + [(worker_id, True) for worker_id in silent if worker_id not in known]
-
-    async def _compare_steps(self) -> None:
-        """Hold what this process runs against what the database says that it runs."""
-        if self._runner is None:
-            return
-        seen = {step_id: entry.held.attempt for step_id, entry in self._runner.in_flight.items()}
-        rows = await self._database.read(lambda tx: steps_held_by(tx, self._worker_id))
-        self._runner.stop_lost({row["id"]: row["attempt"] for row in rows}, seen)
-        unknown = [row for row in rows if row["id"] not in self._runner.in_flight]
-        forgotten = [row for row in unknown if (row["id"], row["attempt"]) in self._unknown]  # still, a sweep later
-        self._unknown = {(row["id"], row["attempt"]) for row in unknown}
-        if forgotten:
-            log.warning("claims taken back", action="take_back", steps=len(forgotten))
-            self._ring(
-                await self._database.write(
-                    lambda tx: take_back(tx, self._catalogue, self._worker_id, forgotten, now_us())
-                )
-            )
+    def _bury(self, tx: Tx, dead: Dead) -> Swept:
+        return bury(
+            tx,
+            self._catalogue,
+            dead.worker_id,
+            now_us(),
+            only_if_lapsed=dead.only_if_lapsed,
+            died_alone=dead.died_alone,
+        )
 
     def _ring(self, found: Swept) -> None:
         if found.run_ended and self._runner is not None:

@@ -34,11 +34,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StepLimits:
-    """Under which name a process claims steps, how many at once, and what its calls have to follow."""
+    """Under which name a process claims steps, how many at once, what its calls have to follow, and whether it is there for one
+    suspect and nothing else.
+    """
 
     worker_id: str
     concurrency: int
     rules: Rules = field(default_factory=Rules)
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,11 @@ class StepRunner:
         self._start(step_id)
         return True
 
+    async def finish(self, step_id: str) -> None:
+        """This one step, to the end of its attempt."""
+        if self.offer(step_id):
+            await asyncio.wait(self._tasks)
+
     async def drain(self, grace_s: float) -> None:
         """Take nothing new, let what is under way finish within its grace, hand the rest back uncounted."""
         self._draining.set()
@@ -138,7 +146,7 @@ class StepRunner:
         if self._draining.is_set():
             return None
         return await self._database.write(
-            lambda tx: claim(tx, self._catalogue, step_id, self._limits.worker_id, now_us())
+            lambda tx: claim(tx, self._catalogue, step_id, self._limits.worker_id, now_us(), alone=self._limits.alone)
         )
 
     async def _one(self, held: Claimed) -> Claimed | None:
@@ -238,7 +246,7 @@ class StepRunner:
 
     async def _end_and_go_on(self, held: Claimed, ended: Ended) -> Completed:
         """Should the next step's claim be what fails, this one's end is written without it."""
-        if not self._draining.is_set():
+        if not self._draining.is_set() and not self._limits.alone:
             try:
                 return await self._write_end(held, ended, go_on=True)
             except Exception:

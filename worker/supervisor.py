@@ -1,4 +1,4 @@
-"""Keeps N worker processes alive: one that dies is replaced, and none of the others is stopped for it."""
+"""Keeps N worker processes alive: one that dies is replaced, and none of the others is stopped for it. Starts the processes of suspects too."""
 
 import asyncio
 import contextlib
@@ -8,28 +8,41 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from worker.children import Child, RestartPause
+from worker.isolation import Isolation
+from worker.liveness import runtime_folder
 from worker.nursery import Nursery
 
 log = structlog.get_logger(__name__)
 
 
 class Supervisor:
-    """`arguments_of` tells what child number N is started with."""
+    """`arguments_of` tells what child number N is started with, `alone` what the process of a single step is."""
 
-    def __init__(self, nursery: Nursery, arguments_of: Callable[[int], Sequence[str]], *, processes: int) -> None:
+    def __init__(
+        self,
+        nursery: Nursery,
+        arguments_of: Callable[[int], Sequence[str]],
+        *,
+        processes: int,
+        alone: Sequence[str] = (),
+    ) -> None:
         self._nursery = nursery
         self._arguments_of = arguments_of
         self._processes = processes
         self._children: set[Child] = set()
         self._stopping = asyncio.Event()
+        self._isolation = Isolation(nursery.asks, self._child, alone, runtime_folder())
 
     async def run(self) -> None:
         """Keep the children alive until `stop`."""
+        if not self._stopping.is_set():
+            self._isolation.open()
         await asyncio.gather(*(self._keep(number) for number in range(self._processes)))
 
     async def stop(self, grace_s: float) -> None:
         """SIGTERM to all; SIGKILL to those that are still there after the grace."""
         self._stopping.set()
+        self._isolation.close()
         for child in self._children:
             _signal(child, signal.SIGTERM)
         ends = [asyncio.create_task(child.wait()) for child in self._children]

@@ -9,7 +9,7 @@ from engine.states import AttemptStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.runs import LOCK_RUN
 from engine.store.statements import Statement, one_of
-from engine.store.tables import ACTIVE, attempts, runs, steps
+from engine.store.tables import ACTIVE, SUSPECT, SUSPECT_LOSSES, attempts, runs, steps
 
 _OPEN = [s.value for s in (StepStatus.PENDING, StepStatus.READY, StepStatus.RUNNING, StepStatus.WAITING)]
 _CLAIMABLE_RUNS = ["queued", "running", "waiting"]
@@ -65,7 +65,11 @@ _WAITING_FOR = Statement(
 )
 _CLAIM = Statement(
     update(steps)
-    .where(steps.c.id == bindparam("step"), steps.c.status == StepStatus.READY.value)
+    .where(
+        steps.c.id == bindparam("step"),
+        steps.c.status == StepStatus.READY.value,
+        steps.c.losses == bindparam("losses"),
+    )
     .values(
         status=StepStatus.RUNNING.value,
         attempt=steps.c.attempt + 1,
@@ -206,8 +210,16 @@ _UNCLAIMED = Statement(
     .where(
         steps.c.status == StepStatus.READY.value,
         steps.c.due_us <= bindparam("before"),
+        steps.c.losses < SUSPECT_LOSSES,
         one_of(runs.c.status, _CLAIMABLE_RUNS),
     )
+    .order_by(steps.c.due_us)
+    .limit(bindparam("most"))
+)
+_SUSPECTS = Statement(
+    select(steps.c.id)
+    .select_from(steps.join(runs, runs.c.id == steps.c.run_id))
+    .where(text(SUSPECT), one_of(runs.c.status, _CLAIMABLE_RUNS))
     .order_by(steps.c.due_us)
     .limit(bindparam("most"))
 )
@@ -279,9 +291,14 @@ def open_steps(tx: Tx, run_id: str) -> list[Row]:
     return tx.all(_OPEN_OF_RUN, {"run": run_id})
 
 
-def claim_step(tx: Tx, step_id: str, worker_id: str, now: int) -> Row | None:
-    """Take a ready step; its key, new attempt and started_us, or None where it is not ready any more."""
-    return tx.one(_CLAIM, {"step": step_id, "worker": worker_id, "now": now})
+def is_suspect(step: Row) -> bool:
+    """Whether the step was on board when so many workers died that only a process of its own may take it."""
+    return step["losses"] >= SUSPECT_LOSSES
+
+
+def claim_step(tx: Tx, step: Row, worker_id: str, now: int) -> Row | None:
+    """Take a ready step; its key, new attempt and started_us, or None where it is not ready any more, or was lost meanwhile."""
+    return tx.one(_CLAIM, {"step": step["id"], "losses": step["losses"], "worker": worker_id, "now": now})
 
 
 def begin_step(tx: Tx, step: Row, worker_id: str, now: int) -> Row:
@@ -386,6 +403,11 @@ def due_steps(tx: Tx, now: int, most: int) -> list[Row]:
 def unclaimed_steps(tx: Tx, before: int, most: int) -> list[Row]:
     """id, priority of steps that have been ready since before that moment, oldest first."""
     return tx.all(_UNCLAIMED, {"before": before, "most": most})
+
+
+def suspect_steps(tx: Tx, most: int) -> list[str]:
+    """Ids of the ready steps that only a process of their own may take, oldest first."""
+    return [row["id"] for row in tx.all(_SUSPECTS, {"most": most})]
 
 
 def steps_held_by(tx: Tx, worker_id: str) -> list[Row]:

@@ -54,6 +54,10 @@ ACTIVE = "status IN ('ready', 'running')"
 """The same for steps that a worker holds or may take."""
 SCHEDULED_OPEN = "schedule_id IS NOT NULL AND finished_us IS NULL"
 """The same for runs that a schedule started and that have not ended."""
+SUSPECT_LOSSES = 2
+"""A step on board of that many dying workers runs alone from then on (contract, promise 12)."""
+SUSPECT = f"steps.status = 'ready' AND steps.losses >= {SUSPECT_LOSSES}"
+"""Such steps, ready to be run."""
 
 
 class ReadableTime(ColumnElement[str]):
@@ -225,6 +229,7 @@ steps = Table(
     Index("ix_steps_children", "run_id", "parent_key", **_where("parent_key IS NOT NULL")),
     Index("ix_steps_waits_for", "run_id", "waits_for", **_where("waits_for IS NOT NULL")),
     Index("ix_steps_active", "run_id", **_where(ACTIVE)),
+    Index("ix_steps_suspect", "due_us", **_where(SUSPECT.replace("steps.", ""))),
     _naming("steps", "input_digest"),
     _naming("steps", "output_digest"),
 )

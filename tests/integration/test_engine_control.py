@@ -170,10 +170,10 @@ def test_a_container_that_failed_itself_chooses_anew(hand: Hand) -> None:
 
 def test_a_retry_starts_tries_losses_and_deadlines_anew(hand: Hand) -> None:
     run_id = hand.start(WITH_DEADLINES)
-    for number in range(sweeper.LOSSES_ALLOWED):
+    for number in range(3):
         hand.enter_worker(f"w{number}")
         hand.claim(run_id, "only", f"w{number}")
-        hand.bury(f"w{number}")
+        hand.bury(f"w{number}", died_alone=number == 2)
     assert hand.run(run_id)["error_class"] == "worker_lost"
     hand.pass_time(100)
     hand.retry(run_id)

@@ -1,6 +1,7 @@
 """What the sweeper finds, on both databases: the dead, the due and the overlooked, each once and no more than that."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from functools import partial
 
@@ -15,6 +16,7 @@ from engine.store.requests import requests_of_run
 from engine.store.steps import steps_held_by
 from engine.store.workers import count_workers, renew_lease
 
+RETRYING = "name: retrying\nsteps:\n  - {id: only, type: set, value: 1, retry: {max_attempts: 3, initial: 1s, jitter: false}}\n"
 LIMITED = "name: limited\ndeadline: 60s\nsteps:\n  - {id: only, type: set, value: 1}\n"
 
 
@@ -100,21 +102,80 @@ def test_open_calls_of_the_dead_are_unknown_and_those_of_the_living_are_not(hand
     assert rows[cut]["finished_us"] == hand.now
 
 
-def test_a_step_on_board_of_too_many_dying_workers_fails_with_that_reason(hand: Hand) -> None:
+def lose(hand: Hand, run_id: str, key: str, times: int) -> list[str]:
+    """Workers die with the step on board; returns what was rung for the last of them."""
+    rings: list[str] = []
+    for _ in range(times):
+        worker = f"{run_id[-12:]}-{hand.step(run_id, key)['attempt']}"
+        hand.enter_worker(worker)
+        hand.claim(run_id, key, worker)
+        rings = [ring.step_id for ring in hand.bury(worker).rings]
+    return rings
+
+
+def suspects(hand: Hand) -> list[str]:
+    return hand.do(sweeper.suspects)
+
+
+def test_a_step_on_board_of_two_dying_workers_is_there_for_a_process_of_its_own_alone(hand: Hand) -> None:
     run_id = hand.start(CHAIN)
-    for number in range(sweeper.LOSSES_ALLOWED):
-        assert hand.run(run_id)["status"] != "failed"
-        hand.enter_worker(f"w{number}")
-        hand.claim(run_id, "first", f"w{number}")
-        rings = hand.bury(f"w{number}").rings
-        assert len(rings) == (1 if number < sweeper.LOSSES_ALLOWED - 1 else 0)
-    view = hand.view(run_id)
-    assert view["status"] == "failed"
-    assert view["error"] == {
+    step_id = hand.step(run_id, "first")["id"]
+    assert lose(hand, run_id, "first", 1) == [step_id]
+    assert hand.try_claim(step_id, "alone", alone=True) is None
+    assert suspects(hand) == []
+    assert lose(hand, run_id, "first", 1) == []
+    hand.pass_time(5)
+    assert hand.do(lambda tx: sweeper.overlooked(tx, hand.now)).rings == ()
+    assert suspects(hand) == [step_id]
+    assert hand.try_claim(step_id) is None
+    hand.pause(run_id)
+    assert suspects(hand) == []
+    hand.resume(run_id)
+    assert hand.try_claim(step_id, "alone", alone=True) is not None
+    assert suspects(hand) == []
+    started = [row for row in hand.events(run_id) if row["type"] == "step.started"]
+    assert [json.loads(row["data_json"] or "null") for row in started] == [None, None, {"alone": True}]
+
+
+def test_a_step_whose_own_process_died_by_itself_fails_with_that_reason(hand: Hand) -> None:
+    run_id = hand.start(CHAIN)
+    lose(hand, run_id, "first", 2)
+    hand.enter_worker("alone")
+    hand.claim(run_id, "first", "alone")
+    found = hand.bury("alone", died_alone=True)
+    assert (found.reclaimed, found.rings, found.run_ended) == (1, (), True)
+    assert hand.view(run_id)["error"] == {
         "step": "first",
         "class": "worker_lost",
-        "message": f"{sweeper.LOSSES_ALLOWED} workers died while they ran this step",
+        "message": "3 worker processes died while they ran this step, the last one while it ran this step alone and nothing else",
     }
+    assert [row["status"] for row in hand.attempts(run_id)] == ["lost"] * 3
+
+
+def test_an_innocent_never_fails_however_many_deaths_it_witnesses(hand: Hand) -> None:
+    run_id = hand.start(ONE_STEP)
+    lose(hand, run_id, "only", 40)  # from the third on, its own process was killed together with its supervisor
+    assert hand.statuses(run_id) == {"only": "ready"}
+    hand.finish(run_id, "only", "at last")
+    assert hand.run(run_id)["status"] == "succeeded"
+
+
+def test_a_step_that_survives_alone_goes_on_among_the_others(hand: Hand) -> None:
+    run_id = hand.start(RETRYING)
+    lose(hand, run_id, "only", 2)
+    hand.complete(hand.claim(run_id, "only"), Failed(ErrorClass.TIMEOUT, "slow"))
+    hand.pass_time(5)
+    assert len(hand.wake()) == 1
+    row = hand.step(run_id, "only")
+    assert (row["losses"], row["tries"]) == (0, 1)
+    assert hand.try_claim(row["id"]) is not None
+
+
+def test_a_suspect_handed_back_is_a_suspect_still(hand: Hand) -> None:
+    run_id = hand.start(ONE_STEP)
+    lose(hand, run_id, "only", 2)
+    hand.give_back(hand.claim(run_id, "only"))
+    assert suspects(hand) == [hand.step(run_id, "only")["id"]]
 
 
 def test_a_claim_that_its_process_never_heard_of_is_taken_back(hand: Hand) -> None:
@@ -126,6 +187,7 @@ def test_a_claim_that_its_process_never_heard_of_is_taken_back(hand: Hand) -> No
         return hand.do(lambda tx: sweeper.take_back(tx, hand.catalogue, "w1", rows, hand.now))
 
     assert [ring.step_id for ring in take_back().rings] == [rows[0]["id"]]
+    assert hand.step(run_id, "only")["losses"] == 0  # nobody died
     assert take_back().rings == ()
     hand.claim(run_id, "only", "w1")  # another attempt of the same worker is another matter
     assert take_back().rings == ()

@@ -18,16 +18,17 @@ from services import PostgresServer, wait_until
 from engine.clock import now_us
 from engine.store.database import Database
 from engine.store.workers import delete_worker, live_workers
-from worker import housekeeping
+from worker import housekeeping, neighbours
 from worker.housekeeping import Heartbeat, Sweeper, register
-from worker.liveness import LifeLock, forget, is_dead, runtime_folder
+from worker.liveness import LifeLock, forget, forget_dead, is_alive, is_dead, runtime_folder
+from worker.neighbours import Dead, Neighbours
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys
 from pathlib import Path
 from worker.liveness import LifeLock
-lock = LifeLock(Path(sys.argv[1]), sys.argv[2])
+lock = LifeLock(Path(sys.argv[1]), sys.argv[2], kept_by=sys.argv[3] if len(sys.argv) > 3 else "")
 print("held", flush=True)
 sys.stdin.read()
 """
@@ -126,7 +127,8 @@ class Silent:
 
 
 def sweep(hand: Hand, folder: Path, worker_id: str = "me") -> None:
-    sweeper = Sweeper(hand.database, hand.catalogue, Silent(), None, worker_id=worker_id, locks=folder)
+    seen = Neighbours(hand.database, worker_id, folder)
+    sweeper = Sweeper(hand.database, hand.catalogue, Silent(), None, neighbours=seen)
     asyncio.run(sweeper.sweep())
 
 
@@ -164,7 +166,7 @@ def test_a_vanished_host_is_found_by_its_lease_and_a_saved_one_keeps_its_lock(
         hand.enter_worker("alive")
         lock = LifeLock(tmp_path, "alive")
         # Seen as lapsed, and renewed before it could be buried.
-        monkeypatch.setattr(housekeeping, "lapsed", lambda tx, now: ["alive"])
+        monkeypatch.setattr(neighbours, "lapsed", lambda tx, now: ["alive"])
         sweep(hand, tmp_path)
         assert [row["id"] for row in hand.do(lambda tx: live_workers(tx, now_us()))] == ["alive"]
         assert (tmp_path / "alive.lock").exists()
@@ -205,3 +207,42 @@ def test_a_heartbeat_gives_up_before_its_lease_runs_out(
     assert now_us() < until + 1_500_000
     heartbeat.stop()
     database.close()
+
+
+def dead(seen: Neighbours) -> list[Dead]:
+    return asyncio.run(seen.dead())
+
+
+def test_a_process_that_ran_a_step_alone_died_by_itself_only_where_its_keeper_outlives_it(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    with opened(sqlite_url) as hand:
+        keeper = LifeLock(tmp_path, "keeper-1")
+        register(hand.database, "w1", "alone")
+        with child_of(HOLD, str(tmp_path), "w1", "keeper-1") as child:
+            line_of(child)
+            seen = Neighbours(hand.database, "me", tmp_path)
+            assert dead(seen) == []
+            child.kill()
+            child.wait(10)
+        assert dead(seen) == []  # the keeper may be dying too
+        assert dead(seen) == [Dead("w1", died_alone=True)]
+        late = Neighbours(hand.database, "late", tmp_path)
+        assert dead(late) == []
+        keeper.release()
+        assert dead(late) == dead(seen) == [Dead("w1")]
+
+
+def test_what_killed_keepers_left_behind_is_removed_and_a_living_one_stays(tmp_path: Path) -> None:
+    living = LifeLock(tmp_path, "keeper-2")
+    with child_of(HOLD, str(tmp_path), "keeper-1") as child:
+        line_of(child)
+        forget_dead(tmp_path, "keeper-")
+        assert len(list(tmp_path.iterdir())) == 2
+        child.kill()
+        child.wait(10)
+    forget_dead(tmp_path, "keeper-")
+    assert [path.stem for path in tmp_path.iterdir()] == ["keeper-2"]
+    assert is_alive(tmp_path, "keeper-2")
+    living.release()
+    assert not is_alive(tmp_path, "keeper-2")

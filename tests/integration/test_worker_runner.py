@@ -16,7 +16,9 @@ from engine.states import ErrorClass
 from engine.store.database import Row, Tx
 from engine.store.requests import requests_of_run
 from engine.store.runs import list_runs
+from worker.holdings import Holdings
 from worker.housekeeping import Sweeper
+from worker.neighbours import Neighbours
 from worker.runner import StepLimits, StepRunner
 
 WIDE = "name: wide\nsteps:\n" + "".join(f"  - {{id: s{n}, type: set, value: 1, needs: []}}\n" for n in range(12))
@@ -84,8 +86,12 @@ def runner_of(hand: Hand, executor: Any, bells: Bells, *, concurrency: int = 8) 
     return StepRunner(hand.database, hand.catalogue, bells, {"set": executor}, limits)
 
 
+def holdings_of(hand: Hand, runner: StepRunner, bells: Bells) -> Holdings:
+    return Holdings(hand.database, hand.catalogue, bells, runner, "w1")
+
+
 def sweeper_of(hand: Hand, runner: StepRunner, bells: Bells, folder: Path) -> Sweeper:
-    return Sweeper(hand.database, hand.catalogue, bells, runner, worker_id="w1", locks=folder)
+    return Sweeper(hand.database, hand.catalogue, bells, runner, neighbours=Neighbours(hand.database, "w1", folder))
 
 
 def _runs(tx: Tx) -> list[Row]:
@@ -138,7 +144,7 @@ def test_no_more_steps_than_the_bound_and_bells_wait_outside(hand: Hand) -> None
     assert hand.do(lambda tx: [row["status"] for row in _runs(tx)]) == ["succeeded"]
 
 
-def test_cancelling_a_run_stops_what_it_has_under_way_once(hand: Hand, tmp_path: Path) -> None:
+def test_cancelling_a_run_stops_what_it_has_under_way_once(hand: Hand) -> None:
     submitted = hand.submit(WIDE)
     other = hand.submit(ONE_STEP)
 
@@ -146,7 +152,7 @@ def test_cancelling_a_run_stops_what_it_has_under_way_once(hand: Hand, tmp_path:
         executor = Told()
         bells = Bells()
         runner = runner_of(hand, executor, bells, concurrency=20)
-        sweeping = asyncio.create_task(sweeper_of(hand, runner, bells, tmp_path).run())
+        sweeping = asyncio.create_task(holdings_of(hand, runner, bells).run())
         for ring in (*submitted.rings, *other.rings):
             runner.offer(ring.step_id)
         await executor.until(lambda: len(executor.under_way) == 13)
@@ -164,7 +170,7 @@ def test_cancelling_a_run_stops_what_it_has_under_way_once(hand: Hand, tmp_path:
     assert {row["status"] for row in hand.attempts(submitted.run["id"])} == {"cancelled"}
 
 
-def test_a_step_that_was_taken_over_stops_and_what_it_spent_is_booked(hand: Hand, tmp_path: Path) -> None:
+def test_a_step_that_was_taken_over_stops_and_what_it_spent_is_booked(hand: Hand) -> None:
     submitted = hand.submit(ONE_STEP)
     run_id = submitted.run["id"]
     hand.enter_worker("w1")
@@ -193,7 +199,7 @@ def test_a_step_that_was_taken_over_stops_and_what_it_spent_is_booked(hand: Hand
             await started.wait()
         await asyncio.to_thread(hand.bury, "w1")
         await asyncio.to_thread(hand.claim, run_id, "only", "w2")
-        await sweeper_of(hand, runner, bells, tmp_path)._compare_steps()
+        await holdings_of(hand, runner, bells).compare()
         await idle(runner)
         assert bells.rung == []
 
@@ -203,7 +209,7 @@ def test_a_step_that_was_taken_over_stops_and_what_it_spent_is_booked(hand: Hand
     assert hand.step(run_id, "only")["worker_id"] == "w2"
 
 
-def test_a_step_that_is_stopping_is_not_stopped_again(hand: Hand, tmp_path: Path) -> None:
+def test_a_step_that_is_stopping_is_not_stopped_again(hand: Hand) -> None:
     """Closing an upstream call takes a while; each sweep meanwhile sees the step as lost."""
     submitted = hand.submit(ONE_STEP)
     stopped: list[str] = []
@@ -223,13 +229,13 @@ def test_a_step_that_is_stopping_is_not_stopped_again(hand: Hand, tmp_path: Path
 
         bells = Bells()
         runner = runner_of(hand, At(call), bells)
-        sweeper = sweeper_of(hand, runner, bells, tmp_path)
+        holdings = holdings_of(hand, runner, bells)
         runner.offer(submitted.rings[0].step_id)
         async with asyncio.timeout(10):
             await started.wait()
             await asyncio.to_thread(hand.cancel, submitted.run["id"])
             for _ in range(3):
-                await sweeper._compare_steps()
+                await holdings.compare()
                 await closing.wait()
             [entry] = runner.in_flight.values()
             draining = asyncio.create_task(runner.drain(0))
@@ -398,7 +404,7 @@ def test_an_outcome_of_failure_waits_for_its_retry(hand: Hand) -> None:
     assert row["due_us"] > now_us() + 20_000_000
 
 
-def test_a_claim_whose_answer_was_lost_is_found_by_the_sweeper(hand: Hand, tmp_path: Path) -> None:
+def test_a_claim_whose_answer_was_lost_is_found_by_the_sweeper(hand: Hand) -> None:
     submitted = hand.submit(ONE_STEP)
 
     async def run() -> None:
@@ -406,13 +412,13 @@ def test_a_claim_whose_answer_was_lost_is_found_by_the_sweeper(hand: Hand, tmp_p
         bells = Bells()
         runner = runner_of(hand, executor, bells)
         await asyncio.to_thread(hand.claim, submitted.run["id"], "only", "w1")  # committed, and nobody was told
-        sweeper = sweeper_of(hand, runner, bells, tmp_path)
-        await sweeper._compare_steps()
+        holdings = holdings_of(hand, runner, bells)
+        await holdings.compare()
         assert not runner.in_flight
-        await sweeper._compare_steps()
+        await holdings.compare()
         await executor.until(lambda: "only" in executor.under_way)
-        await sweeper._compare_steps()
-        await sweeper._compare_steps()
+        await holdings.compare()
+        await holdings.compare()
         executor.under_way["only"].set()
         await idle(runner)
 

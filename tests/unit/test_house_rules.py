@@ -31,6 +31,7 @@ BORDERS = {
     "worker/deliveries.py::Deliveries.run": "loop top: webhooks outlive a look that failed",
     "worker/housekeeping.py::Sweeper.run": "loop top: the sweeper outlives a sweep that failed",
     "worker/retention.py::Retention.run": "loop top: retention outlives a turn that failed",
+    "worker/holdings.py::Holdings.run": "loop top: the comparison outlives a look that failed",
     "api/auth.py::Gate.__call__": "the API's top: no traceback reaches a user",
     "mcp_bridge/connection.py::Connection._own": "task top: the fault is handed to the connection's callers",
     "engine/store/database.py::_Runner.run": "group commit: a member's failure belongs to the one who asked",

@@ -205,7 +205,7 @@ class Driver:
 
     def _claim(self) -> None:
         row = self.chance.choice([row for row in self.rows.values() if row["status"] == "ready"])
-        held = self.hand.try_claim(row["id"], self._worker())
+        held = self.hand.try_claim(row["id"], self._worker(), alone=row["losses"] >= 2)
         assert held is not None
         self._took(held)
 
@@ -244,8 +244,6 @@ class Driver:
     def _lose(self) -> None:
         held = self.chance.choice(self.held)
         mine = [each for each in self.held if each.worker_id == held.worker_id]
-        if any(self.rows[each.key]["losses"] >= 2 for each in mine):
-            return  # dying workers are no part of the model
         self.hand.enter_worker(held.worker_id)
         assert self.hand.bury(held.worker_id).reclaimed == len(mine)
         self.held = [each for each in self.held if each not in mine]
