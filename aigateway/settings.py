@@ -84,6 +84,7 @@ class WorkerSettings(_Section):
     processes: Annotated[Whole, Field(ge=1, le=256)] = 1
     concurrency: Annotated[Whole, Field(ge=1, le=10_000)] = 64
     grace: Duration = timedelta(seconds=30)  # how long steps in flight may go on after SIGTERM
+    metrics_host: str | None = None  # where --metrics-port listens; null: server.host
 
 
 class PriceSettings(_Section):

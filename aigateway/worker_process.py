@@ -100,7 +100,7 @@ async def _work(settings: Settings, read: Callable[[], Settings], told: argparse
         keep=keep,
         rules=rules,
         beside=reloader.watch,
-        metrics_host=settings.server.host,
+        metrics_host=settings.worker.metrics_host or settings.server.host,
         metrics_port=told.metrics_port,
         close=close,
     )

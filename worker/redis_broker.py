@@ -1,12 +1,25 @@
 """The Dramatiq broker on Redis. Keys: `aigateway:*`, all Dramatiq's own; losing them costs time and no truth."""
 
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
 import redis
-from dramatiq import Message
+import structlog
+from dramatiq import Message, MessageProxy
+from dramatiq.broker import Consumer
 from dramatiq.brokers.redis import RedisBroker
+from dramatiq.errors import BrokerConnectionError
 
 from engine.errors import RetryableError
 
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
 _CONNECTIONS = 16
+_LOOK_AGAIN_S = 0.5
 
 
 class BellBroker(RedisBroker):
@@ -17,10 +30,15 @@ class BellBroker(RedisBroker):
             url, max_connections=_CONNECTIONS, timeout=20, socket_connect_timeout=5, socket_timeout=10
         )
         self._bells = redis.Redis(connection_pool=pool)
+        self._outage = _Outage()
         # Dead workers' messages are looked for on every fetch; by default that is once in a thousand.
         super().__init__(  # pyright: ignore[reportUnknownMemberType]
             client=self._bells, middleware=[], namespace="aigateway", maintenance_chance=1_000_000
         )
+
+    def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
+        """Messages of that queue; while Redis is away there are none."""
+        return _PatientConsumer(super().consume(queue_name, prefetch, timeout), self._outage)
 
     def enqueue(self, message: "Message[None]", *, delay: int | None = None) -> "Message[None]":
         """Raises: RetryableError where Redis does not take it."""
@@ -36,3 +54,65 @@ class BellBroker(RedisBroker):
             self._bells.ping()  # pyright: ignore[reportUnknownMemberType]
         except redis.RedisError as error:
             raise RetryableError("queue_unavailable", f"redis cannot be reached: {error}") from error
+
+
+class _Outage:
+    """Says once that Redis is away and once that it is back, for all the threads that find out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._away = False
+
+    def found(self, error: BaseException | None) -> None:
+        """An answer from Redis, or why there was none."""
+        if (error is not None) is self._away:
+            return
+        with self._lock:
+            changed, self._away = (error is not None) is not self._away, error is not None
+        if changed and error is not None:
+            log.warning("redis is away, ready steps are found by looking", action="bells", error=str(error))
+        elif changed:
+            log.info("redis is back", action="bells")
+
+
+class _PatientConsumer(Consumer):
+    """A consumer that waits for Redis by itself: Dramatiq would log several lines a second, at its highest level.
+
+    What could not be acknowledged is delivered again, which changes nothing: a claim finds the step taken.
+    """
+
+    def __init__(self, inner: Consumer, outage: _Outage) -> None:
+        self._inner = inner
+        self._outage = outage
+
+    def __next__(self) -> MessageProxy | None:
+        try:
+            message = next(self._inner)
+        except (BrokerConnectionError, redis.RedisError) as error:
+            self._outage.found(error)
+            time.sleep(_LOOK_AGAIN_S)
+            return None
+        self._outage.found(None)
+        return message
+
+    def ack(self, message: MessageProxy) -> None:
+        """Lost while Redis is away."""
+        self._tell(self._inner.ack, message)
+
+    def nack(self, message: MessageProxy) -> None:
+        """The same."""
+        self._tell(self._inner.nack, message)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        """The same."""
+        self._tell(self._inner.requeue, messages)
+
+    def close(self) -> None:
+        """See Consumer."""
+        self._inner.close()
+
+    def _tell(self, what: Callable[[T], None], about: T) -> None:
+        try:
+            what(about)
+        except (BrokerConnectionError, redis.RedisError) as error:
+            self._outage.found(error)

@@ -154,7 +154,9 @@ def test_redis_bells_reach_another_process_whatever_their_priority(redis_url: st
     broker.close()
 
 
-def test_without_redis_ringing_neither_blocks_nor_raises_and_it_works_again_afterwards(own_redis: RedisServer) -> None:
+def test_without_redis_ringing_neither_blocks_nor_raises_and_it_works_again_afterwards(
+    own_redis: RedisServer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     broker = redis_broker(own_redis.url)
     doorbell = doorbell_of(broker)
     heard: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -172,6 +174,9 @@ def test_without_redis_ringing_neither_blocks_nor_raises_and_it_works_again_afte
     own_redis.start()
     doorbell.check()
     wait_until(lambda: not heard.empty(), "no bell was heard after Redis came back", 20)
+    assert [record for record in caplog.records if record.name.startswith("dramatiq") and record.levelno > 20] == []
+    told = capsys.readouterr().out
+    assert (told.count("redis is away"), told.count("redis is back")) == (1, 1)  # three queues, one line
     doorbell.close()
     worker.stop(2000)
     broker.close()

@@ -84,6 +84,7 @@ def test_secrets_come_from_outside() -> None:
 def test_api_and_worker_share_their_settings() -> None:
     api, worker = (dict(SERVICES[name]["environment"]) for name in OURS)
     own = {key for key in api if key.startswith("AIGATEWAY_SERVER__")}
+    assert worker.pop("AIGATEWAY_WORKER__METRICS_HOST") == "0.0.0.0"
     assert {key: value for key, value in api.items() if key not in own} == worker
 
 
