@@ -18,9 +18,9 @@ from worker.liveness import LifeLock, forget_dead
 
 log = structlog.get_logger(__name__)
 
-MOST_AT_ONCE = 16  # 14 MB each
+MOST_AT_ONCE = 8  # each takes 14 MB and three connections
 _REST_S = 1.0
-"""Behind a process that failed: what it died of is found out meanwhile."""
+"""Before the same step is isolated again: what its process died of is found out meanwhile, or what kept it from the step goes away."""
 _KEEPER = "keeper-"
 
 
@@ -47,7 +47,8 @@ class Isolation:
         self._name = _KEEPER + new_id()
         self._lock: LifeLock | None = None
         self._half = b""
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running = 0
+        self._known: dict[str, asyncio.Task[None]] = {}  # that run, or ran a moment ago
 
     def open(self) -> None:
         """From now on a process that dies has died by itself."""
@@ -66,15 +67,15 @@ class Isolation:
         *asked, self._half = (self._half + os.read(self._line, 65536)).split(b"\n")
         for line in asked:
             step_id = line.decode()
-            if step_id not in self._running and len(self._running) < MOST_AT_ONCE:
-                self._running[step_id] = asyncio.create_task(self._isolate(step_id))
+            if step_id not in self._known and self._running < MOST_AT_ONCE:
+                self._running += 1
+                self._known[step_id] = asyncio.create_task(self._isolate(step_id))
 
     async def _isolate(self, step_id: str) -> None:
-        try:
-            log.warning("a step runs alone", action="isolate", step=step_id)
-            code = await self._run([*self._arguments, "--alone", step_id, "--keeper", self._name])
-            if code != 0:
-                log.error("the process of a step that ran alone ended", action="isolate", step=step_id, code=code)
-                await asyncio.sleep(_REST_S)
-        finally:
-            del self._running[step_id]
+        log.warning("a step runs alone", action="isolate", step=step_id)
+        code = await self._run([*self._arguments, "--alone", step_id, "--keeper", self._name])
+        self._running -= 1
+        if code:
+            log.error("the process of a step that ran alone died", action="isolate", step=step_id, code=code)
+        await asyncio.sleep(_REST_S)
+        del self._known[step_id]

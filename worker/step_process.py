@@ -13,7 +13,7 @@ from engine.clock import new_id, now_us
 from engine.crash_points import CrashPoint
 from engine.errors import RetryableError
 from engine.ports import StepExecutor
-from engine.store.database import Database
+from engine.store.database import READERS, Database
 from engine.sweeper import bury
 from worker.broker import BrokerDoorbell, declare_bells
 from worker.holdings import Holdings
@@ -65,7 +65,7 @@ class StepProcess:
         self.id = new_id()
         self.locks = runtime_folder()
         self._lock = LifeLock(self.locks, self.id, kept_by=kept_by or "")
-        self.database = Database(parts.database_url, crash_at=parts.crash_at)
+        self.database = Database(parts.database_url, readers=1 if alone else READERS, crash_at=parts.crash_at)
         self._leases = Database(parts.database_url, readers=0, crash_at=parts.crash_at)
         register(self._leases, self.id, ALONE if alone else "worker")
         self._heartbeat = Heartbeat(self._leases, self.id, self._lease_lost)

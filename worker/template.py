@@ -44,7 +44,8 @@ def be_template(control: socket.socket, load: Callable[[], Run]) -> NoReturn:
         )  # inherited: a worker hears it once it knows what to do
         run = load()
         gc.freeze()  # a collection in a child would write to every page that it shares with this process
-        control.send(b'{"ready": true}')
+        with contextlib.suppress(BrokenPipeError):  # no supervisor any more: the first look at the socket shows it
+            control.send(b'{"ready": true}')
         arguments = _serve(control)
         if arguments is not None:
             threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
