@@ -167,7 +167,7 @@ def test_killed_serve_leaves_nothing_behind_and_the_run_goes_on(
         put_research(installed, repository)
         run_id = installed.submit("research-assistant", {"topic": "notes"})
         openai.control.wait(lambda control: control.count() == 1)
-        workers = installed.worker_pids()
+        workers = [*installed.worker_pids(), *installed.pids_named("aigw-template")]
         installed.processes[0].kill()
         installed.processes[0].wait()
         wait_until(lambda: not any(_alive(pid) for pid in workers), "the workers ended with their parent", 10)
