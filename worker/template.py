@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
 
@@ -44,8 +44,7 @@ def be_template(control: socket.socket, load: Callable[[], Run]) -> NoReturn:
         )  # inherited: a worker hears it once it knows what to do
         run = load()
         gc.freeze()  # a collection in a child would write to every page that it shares with this process
-        with contextlib.suppress(BrokenPipeError):  # no supervisor any more: the first look at the socket shows it
-            control.send(b'{"ready": true}')
+        _tell(control, {"ready": True})
         arguments = _serve(control)
         if arguments is not None:
             threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
@@ -83,7 +82,7 @@ def _serve(control: socket.socket) -> list[str] | None:
                 os.read(ended, 4096)
                 _tell_ends(control, numbers)
                 continue
-            packet = control.recv(LONGEST_PACKET)
+            packet = _next_packet(control)
             if not packet:
                 return None
             order = json.loads(packet)
@@ -110,7 +109,7 @@ def _fork(control: socket.socket, number: int) -> int | None:
     try:
         pid = os.fork()
     except OSError as error:
-        control.send(json.dumps({"number": number, "failed": str(error)}).encode())
+        _tell(control, {"number": number, "failed": str(error)})
         return None
     if pid == 0:
         os.setsid()  # a Ctrl-C in the terminal reaches the supervisor alone, which drains
@@ -127,6 +126,17 @@ def _tell_ends(control: socket.socket, numbers: dict[int, int]) -> None:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
-        end = {"number": numbers.pop(pid), "code": os.waitstatus_to_exitcode(status)}
-        with contextlib.suppress(OSError):  # the next look at the socket shows that nobody is there
-            control.send(json.dumps(end).encode())
+        _tell(control, {"number": numbers.pop(pid), "code": os.waitstatus_to_exitcode(status)})
+
+
+def _tell(control: socket.socket, what: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the next look at the socket shows that nobody is there
+        control.send(json.dumps(what).encode())
+
+
+def _next_packet(control: socket.socket) -> bytes:
+    """Empty where the supervisor is gone."""
+    try:
+        return control.recv(LONGEST_PACKET)
+    except ConnectionError:  # with something unread
+        return b""

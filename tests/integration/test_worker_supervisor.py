@@ -213,3 +213,20 @@ def test_no_child_outlives_a_killed_supervisor(program: list[str]) -> None:
         supervisor.kill()
         supervisor.wait(10)
         wait_until(lambda: alive(pids) == set(), "the children live on", 10)
+
+
+def test_a_command_that_ends_at_once_leaves_no_template_and_no_noise() -> None:
+    script = """
+import os, sys
+from worker.nursery import Nursery
+nursery = Nursery([sys.executable, "-c", sys.argv[1]], environment=dict(os.environ))
+nursery.fork_template(lambda: None)
+print(nursery._original.pid)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script, "pass"], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    )
+    pid = int(result.stdout.splitlines()[0])
+    wait_until(lambda: alive({pid}) == set(), "the template ended", 10)
+    assert result.stdout.splitlines() == [str(pid)]
+    assert result.stderr == ""
