@@ -23,6 +23,7 @@ from aigateway.working import make_nursery, make_supervisor, stop_s
 from api.app import create_app
 from api.key_ring import KeyRing
 from api.origin import is_loopback
+from api.run_watch import RunWatch
 from api.services import Services
 from engine.catalogue import Catalogue
 from engine.clock import new_id, now_us
@@ -152,6 +153,7 @@ async def _gateway(
     broker = local_broker(bells, listen=False) if bells else redis_broker(settings.redis_url or "")
     doorbell = BrokerDoorbell(broker, declare_bells(broker, lambda _: None))
     catalogue = Catalogue()
+    closing = asyncio.Event()
 
     async def take_up(new: Settings) -> Mapping[str, UserError]:
         errors = await asyncio.to_thread(take_up_workflows, new, database)
@@ -181,7 +183,8 @@ async def _gateway(
             metrics_open=settings.server.metrics == "open",
             on_loopback=is_loopback(settings.server.host),
             lives=lambda row: bool(row["host"] != host_name() or not is_dead(locks, row["id"])),
-            closing=asyncio.Event(),
+            run_watch=RunWatch(database, closing),
+            closing=closing,
             reload_config=reload_config,
             **_live(settings, outgoing),
         )

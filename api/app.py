@@ -13,7 +13,7 @@ from api import budgets, config, health, keys, ledger, mcp, metrics, models, run
 from api.anthropic_errors import shaped
 from api.asgi import MAX_BODY_BYTES, App
 from api.auth import Gate
-from api.chat import ChatEndpoint
+from api.chat import begin_chat
 from api.conversations import ConversationEndpoint
 from api.embeddings import EmbeddingsEndpoint
 from api.errors import HttpError, Problem, internal_problem, problem_of
@@ -79,7 +79,7 @@ def create_app(services: Services) -> App:
 def hot_routes(services: Services) -> dict[str, App]:
     """The plain ASGI endpoints by path; all are POST."""
     return {
-        "/v1/chat/completions": ChatEndpoint(services),
+        "/v1/chat/completions": ConversationEndpoint(services, begin_chat),
         "/v1/embeddings": EmbeddingsEndpoint(services),
         "/v1/messages": ConversationEndpoint(services, begin_messages),
         "/v1/messages/count_tokens": CountTokensEndpoint(services),

@@ -66,17 +66,20 @@ async def start_events(send: Send, headers: Mapping[str, str]) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": told})
 
 
-async def send_event(send: Send, data: Any) -> None:
-    """One `data:` frame."""
-    frame = b"data: " + orjson.dumps(data) + b"\n\n"
-    await send({"type": "http.response.body", "body": frame, "more_body": True})
+def data_frames(events: Iterable[Any]) -> bytes:
+    """Events as `data:` frames."""
+    return b"".join(b"data: " + orjson.dumps(event) + b"\n\n" for event in events)
 
 
-async def send_named_events(send: Send, events: Iterable[dict[str, Any]]) -> None:
-    """Frames of events that name themselves under `type`, in one piece; nothing where there are none."""
-    frames = b"".join(
+def named_frames(events: Iterable[dict[str, Any]]) -> bytes:
+    """Frames of events that name themselves under `type`."""
+    return b"".join(
         b"event: " + event["type"].encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n" for event in events
     )
+
+
+async def send_frames(send: Send, frames: bytes) -> None:
+    """Frames of an event stream in one piece; nothing where there are none."""
     if frames:
         await send({"type": "http.response.body", "body": frames, "more_body": True})
 

@@ -1,91 +1,79 @@
-"""`POST /v1/chat/completions`: OpenAI's contract, synchronous, straight to the provider and never through the queue.
+"""`POST /v1/chat/completions`: OpenAI's contract, synchronous, straight to the provider and never through the queue."""
 
-A plain ASGI endpoint: through FastAPI a request costs about half as much again (docs/architecture.md).
-"""
-
-import time
-from collections.abc import Awaitable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from api.asgi import (
-    Receive,
-    Scope,
-    Send,
-    end_events,
-    read_json_object,
-    send_event,
-    send_json,
-    send_problem,
-    start_events,
-    unless_disconnected,
-)
-from api.call_headers import answer_headers, answer_summary, failed_headers, stream_headers, stream_summary
-from api.errors import HttpError, problem_of
-from api.services import ChatBook, Services
-from engine.errors import AIGatewayError
-from engine.ledger import CallScope
-from providers.errors import ProviderError
-from providers.provider import Json, client_wants_usage
-from providers.streams import OpenStream
+from api.answers import Whole
+from api.asgi import Scope, data_frames
+from api.errors import HttpError, Problem
+from engine.ledger import Usage
+from providers.provider import Chunk, Json, client_wants_usage
 
 
-@dataclass(frozen=True, slots=True)
-class ChatEndpoint:
-    """The ASGI application of the route."""
+@dataclass(slots=True)
+class ChatConversation:
+    """One request to `/v1/chat/completions`."""
 
-    services: Services
+    body: Json
+    _usage: Json | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        started = time.perf_counter()
-        request_id: str = scope["state"]["request_id"]
-        try:
-            body = await read_json_object(receive)
-            check_chat_body(body)
-            route = await self.services.router.resolve(body["model"])
-            call_scope = CallScope(request_id=request_id, key_id=scope["state"].get("key_id"))
-            book = ChatBook(self.services)
-            failover = self.services.failover
-            if body.get("stream"):
-                opening = failover.stream(route, body, scope=call_scope, book=book)
-                telling = self._stream(opening, body, started, send)
-                await unless_disconnected(telling, receive, cancel=self._cancels)
-                return
-            answering = failover.complete(route, body, scope=call_scope, book=book)
-            done = await unless_disconnected(answering, receive, cancel=self._cancels)
-            if done is not None:
-                answer = {**done.answer.body, "aigateway": answer_summary(done)}
-                await send_json(send, 200, answer, answer_headers(done, started))
-        except AIGatewayError as error:
-            problem = problem_of(error)
-            problem.headers.update(failed_headers(error))
-            await send_problem(send, problem)
+    farewell = b"data: [DONE]\n\n"
 
     @property
-    def _cancels(self) -> bool:
-        return self.services.on_client_disconnect == "cancel"
+    def own_headers(self) -> Mapping[str, str]:
+        """None."""
+        return {}
 
-    async def _stream(self, opening: Awaitable[OpenStream], body: Json, started: float, send: Send) -> None:
-        """Open the stream and pass its chunks on; a failure in the middle is told in band, never hidden behind a clean end.
+    @property
+    def model(self) -> str:
+        """The name that the client wrote."""
+        return self.body["model"]
 
-        One piece of work, so that a client that leaves while the stream is being opened leaves no open stream behind.
-        """
-        async with await opening as stream:
-            await start_events(send, stream_headers(stream, started))
-            await self._send_chunks(stream, send, wants_usage=client_wants_usage(body))
+    @property
+    def streamed(self) -> bool:
+        """Whether the client wants events."""
+        return bool(self.body.get("stream"))
 
-    async def _send_chunks(self, stream: OpenStream, send: Send, *, wants_usage: bool) -> None:
-        try:
-            async for chunk in stream:
-                if not chunk.usage_only:
-                    await send_event(send, chunk.body)
-                elif wants_usage:
-                    await send_event(send, {**chunk.body, "aigateway": stream_summary(stream)})
-        except ProviderError as error:
-            await send_event(send, problem_of(error).body)
-            await end_events(send)
-            return
-        await end_events(send, b"data: [DONE]\n\n")
+    @property
+    def request(self) -> Json:
+        """The body: chat is the language in the middle."""
+        return self.body
+
+    @property
+    def chat(self) -> Json:
+        """The body."""
+        return self.body
+
+    def whole(self, answer: Whole) -> Json:
+        """The completion."""
+        return {**answer.body, "aigateway": answer.summary}
+
+    def chunk(self, chunk: Chunk) -> Iterable[Json]:
+        """The chunk; the one that tells the usage waits for the booking."""
+        if chunk.usage_only:
+            self._usage = chunk.body
+            return ()
+        return (chunk.body,)
+
+    def end(self, usage: Usage | None, summary: Json) -> Iterable[Json]:
+        """The chunk without choices, where the client asked for usage."""
+        if self._usage is None or not client_wants_usage(self.body):
+            return ()
+        return ({**self._usage, "aigateway": summary},)
+
+    def failure(self, problem: Problem) -> Iterable[Json]:
+        """The error, and no `[DONE]`."""
+        return (problem.body,)
+
+    def frames(self, events: Iterable[Json]) -> bytes:
+        """`data:` frames."""
+        return data_frames(events)
+
+
+def begin_chat(body: Json, _scope: Scope) -> ChatConversation:
+    """A checked request. Raises: HttpError that names what is wrong."""
+    check_chat_body(body)
+    return ChatConversation(body)
 
 
 def check_chat_body(body: Json) -> None:

@@ -1,7 +1,7 @@
-"""A hot route for a dialect that is not OpenAI chat: `/v1/messages` and `/v1/responses` are two `Conversation`s of this one.
+"""The hot route of every dialect: chat, `/v1/messages` and `/v1/responses` are three `Conversation`s of this one.
 
-Plain ASGI like `api.chat`, and the same rules: straight to the provider, every attempt booked, a failure in mid-answer told in
-band and never hidden behind a clean end.
+Plain ASGI: through FastAPI a request costs about half as much again (docs/architecture.md). Straight to the source of the
+answer (`api.answers`), and a failure in mid-answer is told in band and never hidden behind a clean end.
 """
 
 import time
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from api.answers import Comment, Live, Source, Whole
 from api.anthropic_errors import shaped
 from api.asgi import (
     Receive,
@@ -16,27 +17,29 @@ from api.asgi import (
     Send,
     end_events,
     read_json_object,
+    send_frames,
     send_json,
-    send_named_events,
     send_problem,
     start_events,
     unless_disconnected,
 )
-from api.call_headers import answer_headers, failed_headers, stream_headers
+from api.call_headers import failed_headers
 from api.errors import Problem, problem_of
-from api.services import ChatBook, Services
+from api.services import Services
+from api.workflow_models import submit_for, workflow_of
 from engine.errors import AIGatewayError
-from engine.ledger import CallScope
-from providers.errors import ProviderError
-from providers.failover import Completed
+from engine.ledger import CallScope, Usage
 from providers.provider import Chunk, Json
-from providers.routing import Route
-from providers.streams import OpenStream
 from providers.wording import Request
 
 
 class Conversation(Protocol):
-    """One request in its client's dialect, and how its answer is told there. Each event names itself under `type`."""
+    """One request in its client's dialect, and how its answer is told there."""
+
+    @property
+    def body(self) -> Json:
+        """The request as it came."""
+        ...
 
     @property
     def model(self) -> str:
@@ -49,8 +52,13 @@ class Conversation(Protocol):
         ...
 
     @property
-    def request(self) -> Request:
+    def request(self) -> Json | Request:
         """What the candidates are asked."""
+        ...
+
+    @property
+    def chat(self) -> Json:
+        """The request as OpenAI chat. Raises: ProviderError for content that has no word there."""
         ...
 
     @property
@@ -58,7 +66,7 @@ class Conversation(Protocol):
         """Headers that this dialect's clients look for."""
         ...
 
-    def whole(self, done: Completed) -> Json:
+    def whole(self, answer: Whole) -> Json:
         """The answer to a request that is not streamed."""
         ...
 
@@ -66,21 +74,30 @@ class Conversation(Protocol):
         """The events for one chunk; the opening ones come with the first. Raises: ProviderError where it makes no sense."""
         ...
 
-    def end(self, stream: OpenStream) -> Iterable[Json]:
-        """The last events, once the call is booked."""
+    def end(self, usage: Usage | None, summary: Json) -> Iterable[Json]:
+        """The last events, once the answer is whole and booked. `summary` is the `aigateway` object."""
         ...
 
     def failure(self, problem: Problem) -> Iterable[Json]:
         """The events that say that the answer is not whole."""
         ...
 
+    def frames(self, events: Iterable[Json]) -> bytes:
+        """The events as they go over the wire."""
+        ...
 
-Begin = Callable[[Json, Mapping[str, str], str], Conversation]
+    @property
+    def farewell(self) -> bytes:
+        """What follows the last event of a whole answer."""
+        ...
+
+
+Begin = Callable[[Json, Scope], Conversation]
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationEndpoint:
-    """The ASGI application of such a route. `begin` checks a body (with the request's headers and id). Raises: HttpError."""
+    """The ASGI application of such a route. `begin` checks a body. Raises: HttpError."""
 
     services: Services
     begin: Begin
@@ -88,36 +105,46 @@ class ConversationEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         started = time.perf_counter()
-        request_id: str = scope["state"]["request_id"]
-        cancels = self.services.on_client_disconnect == "cancel"
         try:
-            body = await read_json_object(receive)
-            talk = self.begin(body, read_headers(scope), request_id)
-            route = await self.services.router.resolve(talk.model)
-            call_scope = CallScope(request_id=request_id, key_id=scope["state"].get("key_id"))
-            telling = self._stream if talk.streamed else self._whole
-            await unless_disconnected(telling(talk, route, call_scope, started, send), receive, cancel=cancels)
+            talk = self.begin(await read_json_object(receive), scope)
+            source = await self._source(talk, scope, started)
+            telling = _stream(talk, source, send) if talk.streamed else _whole(talk, source, send)
+            await unless_disconnected(telling, receive, cancel=source.cancelled_with_client)
         except AIGatewayError as error:
             problem = problem_of(error)
             problem.headers.update(failed_headers(error))
-            await send_problem(send, shaped(problem, scope["path"], request_id))
+            await send_problem(send, shaped(problem, scope["path"], scope["state"]["request_id"]))
 
-    async def _whole(self, talk: Conversation, route: Route, scope: CallScope, started: float, send: Send) -> None:
-        failover = self.services.failover
-        done = await failover.complete(route, talk.request, scope=scope, book=ChatBook(self.services))
-        await send_json(send, 200, talk.whole(done), {**answer_headers(done, started), **talk.own_headers})
+    async def _source(self, talk: Conversation, scope: Scope, started: float) -> Source:
+        services, state = self.services, scope["state"]
+        workflow = workflow_of(services, talk.model)
+        if workflow is not None:
+            return await submit_for(services, workflow, talk.chat, talk.body, scope)
+        route = await services.router.resolve(talk.model)
+        call_scope = CallScope(request_id=state["request_id"], key_id=state.get("key_id"))
+        return Live(services, route, talk.request, call_scope, started)
 
-    async def _stream(self, talk: Conversation, route: Route, scope: CallScope, started: float, send: Send) -> None:
-        failover = self.services.failover
-        async with await failover.stream(route, talk.request, scope=scope, book=ChatBook(self.services)) as stream:
-            await start_events(send, {**stream_headers(stream, started), **talk.own_headers})
-            try:
-                async for chunk in stream:
-                    await send_named_events(send, talk.chunk(chunk))
-                await send_named_events(send, talk.end(stream))
-            except ProviderError as error:
-                await send_named_events(send, talk.failure(problem_of(error)))
-            await end_events(send)
+
+async def _whole(talk: Conversation, source: Source, send: Send) -> None:
+    answer = await source.whole()
+    await send_json(send, 200, talk.whole(answer), {**answer.headers, **talk.own_headers})
+
+
+async def _stream(talk: Conversation, source: Source, send: Send) -> None:
+    """One piece of work, so that a client that leaves while the stream is being opened leaves no open stream behind."""
+    async with source.stream() as telling:
+        await start_events(send, {**telling.headers, **talk.own_headers})
+        try:
+            async for part in telling:
+                if isinstance(part, Comment):
+                    await send_frames(send, f": {part.text}\n\n".encode())
+                else:
+                    await send_frames(send, talk.frames(talk.chunk(part)))
+            await send_frames(send, talk.frames(talk.end(telling.usage, telling.summary)))
+        except AIGatewayError as error:
+            await end_events(send, talk.frames(talk.failure(problem_of(error))))
+            return
+        await end_events(send, talk.farewell)
 
 
 def read_headers(scope: Scope) -> dict[str, str]:

@@ -44,11 +44,20 @@ _TYPE_OF_STATUS = {
 
 
 class HttpError(AIGatewayError):
-    """An error whose status no code of the engine tells."""
+    """An error whose status no code of the engine tells. `headers` go along with the answer."""
 
-    def __init__(self, status: int, code: str, message: str, *, param: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(code, message, param=param)
         self.status = status
+        self.headers = headers or {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,8 @@ def problem_of(error: AIGatewayError) -> Problem:
         headers["retry-after"] = str(max(1, round(retry_after)))
     if isinstance(error, LimitExceeded):
         headers |= _limit_headers(error)
+    if isinstance(error, HttpError):
+        headers |= error.headers
     # Failures where trying again is no use: the caller has to change something, or all retries were made here already.
     if isinstance(error, ProviderError | UserError | HttpError):
         headers["x-should-retry"] = "false"

@@ -4,22 +4,30 @@ A provider of type anthropic gets the body as it came and its answer goes back a
 Both versions of the API are taken; of a version's own rules, those about parameters are the upstream's to judge.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from api.answers import Whole
 from api.anthropic_errors import anthropic_error, shaped
-from api.asgi import Receive, Scope, Send, read_json_object, send_json, send_problem, unless_disconnected
-from api.call_headers import answer_summary, stream_summary
+from api.asgi import (
+    Receive,
+    Scope,
+    Send,
+    named_frames,
+    read_json_object,
+    send_json,
+    send_problem,
+    unless_disconnected,
+)
 from api.conversations import read_headers
 from api.errors import HttpError, Problem, problem_of
 from api.services import Services
 from engine.errors import AIGatewayError
-from providers.failover import Completed
+from engine.ledger import Usage
 from providers.provider import Chunk, Json, ProviderType
 from providers.routing import Candidate
 from providers.shapes import as_count, as_list, as_objects, as_text
-from providers.streams import OpenStream
 from providers.timers import whole
 from providers.translate.anthropic_in import from_messages
 from providers.translate.anthropic_in_answer import to_message, without_unsigned
@@ -41,6 +49,8 @@ class MessagesConversation:
     _writer: EventWriter | None = None
     _stop: Json | None = None
 
+    farewell = b""
+
     @property
     def model(self) -> str:
         """The name that the client wrote."""
@@ -61,11 +71,15 @@ class MessagesConversation:
         """Anthropic's client reads the request's id here."""
         return {"request-id": self.request_id}
 
-    def whole(self, done: Completed) -> Json:
+    @property
+    def chat(self) -> Json:
+        """As chat, for whoever is no provider."""
+        return from_messages(self.body, "simulated").body
+
+    def whole(self, answer: Whole) -> Json:
         """The message: Anthropic's own as it is, or one made of the completion."""
-        answer = done.answer
-        message = answer.body if answer.native else to_message(answer.body, done.model, done.usage)
-        return {**message, "aigateway": answer_summary(done)}
+        message = answer.body if answer.native else to_message(answer.body, answer.model, answer.usage)
+        return {**message, "aigateway": answer.summary}
 
     def chunk(self, chunk: Chunk) -> Iterator[Json]:
         """The events for one chunk; the one that ends the message waits for the booking."""
@@ -80,15 +94,19 @@ class MessagesConversation:
             yield self._writer.start(chunk.prompt_usage)
         yield from self._writer.chunk(chunk)
 
-    def end(self, stream: OpenStream) -> Iterator[Json]:
+    def end(self, usage: Usage | None, summary: Json) -> Iterator[Json]:
         """The last events; message_stop tells the cost."""
-        last = (self._stop,) if self._stop else self._writer.end(stream.usage) if self._writer else ()
+        last = (self._stop,) if self._stop else self._writer.end(usage) if self._writer else ()
         for event in last:
-            yield {**event, "aigateway": stream_summary(stream)} if event["type"] == "message_stop" else event
+            yield {**event, "aigateway": summary} if event["type"] == "message_stop" else event
 
     def failure(self, problem: Problem) -> Iterator[Json]:
         """An `error` event, and no message_stop."""
         yield anthropic_error(problem, self.request_id)
+
+    def frames(self, events: Iterable[Json]) -> bytes:
+        """Frames with the event's name."""
+        return named_frames(events)
 
     def _word(self, target: ProviderType) -> Wording:
         if target != "anthropic":
@@ -97,10 +115,10 @@ class MessagesConversation:
         return Wording(body, ("thinking",) if unsigned else (), native=True, headers=self.passed_headers)
 
 
-def begin_messages(body: Json, headers: Mapping[str, str], request_id: str) -> MessagesConversation:
+def begin_messages(body: Json, scope: Scope) -> MessagesConversation:
     """A checked request. Raises: HttpError that names what is wrong."""
     check_messages_body(body)
-    return MessagesConversation(body, _passed(headers), request_id)
+    return MessagesConversation(body, _passed(read_headers(scope)), scope["state"]["request_id"])
 
 
 @dataclass(frozen=True, slots=True)

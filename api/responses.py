@@ -1,15 +1,15 @@
 """`POST /v1/responses`: OpenAI's Responses contract over any provider, stateless: no response is kept, `store` is always false."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.call_headers import answer_summary, stream_summary
+from api.answers import Whole
+from api.asgi import Scope, named_frames
 from api.errors import HttpError, Problem
-from providers.failover import Completed
+from engine.ledger import Usage
 from providers.provider import Chunk, Json
 from providers.shapes import as_list, as_text
-from providers.streams import OpenStream
 from providers.translate.responses_in import ChatOfResponses, from_responses
 from providers.translate.responses_in_answer import response_frame, to_response
 from providers.translate.responses_in_events import EventWriter
@@ -21,8 +21,15 @@ class ResponsesConversation:
     """One request to `/v1/responses`."""
 
     body: Json
-    chat: ChatOfResponses
+    worded: ChatOfResponses
     _writer: EventWriter | None = None
+
+    farewell = b""
+
+    @property
+    def own_headers(self) -> Mapping[str, str]:
+        """None."""
+        return {}
 
     @property
     def model(self) -> str:
@@ -37,17 +44,16 @@ class ResponsesConversation:
     @property
     def request(self) -> Request:
         """Chat, for every provider."""
-        return Request(self.chat.body, self.chat.worded)
+        return Request(self.worded.body, self.worded.worded)
 
     @property
-    def own_headers(self) -> Mapping[str, str]:
-        """None."""
-        return {}
+    def chat(self) -> Json:
+        """As chat, for whoever is no provider."""
+        return self.worded.body
 
-    def whole(self, done: Completed) -> Json:
+    def whole(self, answer: Whole) -> Json:
         """The response object."""
-        response = to_response(done.answer.body, self.body, done.model, done.usage)
-        return {**response, "aigateway": answer_summary(done)}
+        return {**to_response(answer.body, self.body, answer.model, answer.usage), "aigateway": answer.summary}
 
     def chunk(self, chunk: Chunk) -> Iterator[Json]:
         """The events for one chunk."""
@@ -57,10 +63,10 @@ class ResponsesConversation:
             yield from self._writer.start()
         yield from self._writer.chunk(chunk)
 
-    def end(self, stream: OpenStream) -> Iterator[Json]:
+    def end(self, usage: Usage | None, summary: Json) -> Iterator[Json]:
         """The last events; the response tells the cost."""
         if self._writer:
-            yield from self._writer.end(stream.usage, aigateway=stream_summary(stream))
+            yield from self._writer.end(usage, aigateway=summary)
 
     def failure(self, problem: Problem) -> Iterator[Json]:
         """`response.failed`, and nothing after it."""
@@ -68,8 +74,12 @@ class ResponsesConversation:
         code = "rate_limit_exceeded" if problem.status == 429 else "server_error"
         yield from writer.failure(code, problem.body["error"]["message"])
 
+    def frames(self, events: Iterable[Json]) -> bytes:
+        """Frames with the event's name."""
+        return named_frames(events)
 
-def begin_responses(body: Json, _headers: Mapping[str, str], _request_id: str) -> ResponsesConversation:
+
+def begin_responses(body: Json, _scope: Scope) -> ResponsesConversation:
     """A checked request. Raises: HttpError and ProviderError that name what is wrong."""
     check_responses_body(body)
     return ResponsesConversation(body, from_responses(body))

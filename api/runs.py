@@ -1,6 +1,5 @@
 """Runs over HTTP: submit, poll, list, inspect, control."""
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, StreamingResponse
 
 from api.params import check_limit, instant_us, page, tag_filter
+from api.run_watch import SETTLED
 from api.services import Services
 from api.submissions import AnyRunRequest, Caller, RunRequest, check_models, preview_run, ring_all, start_run
 from engine.clock import now_us
@@ -30,6 +30,7 @@ from engine.webhook_outbox import redeliver
 
 LONGEST_WAIT_S = 3600.0
 _EVENTS_AT_ONCE = 500
+_SIGN_OF_LIFE_S = 15.0
 
 IdempotencyKey = Annotated[str | None, Header(description="The same key and body give the same run again.")]
 DryRun = Annotated[
@@ -102,15 +103,12 @@ def _submission_routes(router: APIRouter, services: Services) -> None:
         idempotency_key: IdempotencyKey = None,
     ) -> JSONResponse:
         started = await start_run(services, name, asked or RunRequest(), caller_of(request, idempotency_key))
-        run = await wait_for_end(services, started.run["id"], wait)
-        if run["status"] not in _SETTLED:
+        run = await services.run_watch.end_of(started.run["id"], wait)
+        if run["status"] not in SETTLED:
             return _accepted(run)
         body, status = await services.database.read(lambda tx: _outcome(tx, run["id"]))
         headers = {} if status == 200 else {"x-should-retry": "false"}  # the same key would give the same run
         return JSONResponse(body, status_code=status, headers=headers)
-
-
-_SETTLED = RUN_ENDED | {RunStatus.PAUSED}
 
 
 def _reading_routes(router: APIRouter, services: Services) -> None:
@@ -136,12 +134,12 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
 
     @router.get("/v1/runs/{run_id}", summary="A run; with `wait`, as soon as it has ended")
     async def show(run_id: str, wait: Wait = 0) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        await wait_for_end(services, run_id, wait)
+        await services.run_watch.end_of(run_id, wait)
         return await _view(services, run_id)
 
     @router.get("/v1/runs/{run_id}/steps", summary="A run's steps in the order they ran")
     async def steps(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        await find_run(services, run_id)
+        await services.run_watch.run(run_id)
         rows = await services.database.read(lambda tx: steps_view(tx, run_id))
         return {"object": "list", "data": rows, "next_cursor": None}
 
@@ -149,7 +147,7 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
     async def events(  # pyright: ignore[reportUnusedFunction]
         run_id: str, request: Request, last_event_id: Annotated[int, Header(ge=0)] = 0
     ) -> Response:
-        await find_run(services, run_id)
+        await services.run_watch.run(run_id)
         if "text/event-stream" in request.headers.get("accept", ""):
             headers = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
             lines = _live(services, run_id, last_event_id)
@@ -219,7 +217,7 @@ async def _payload(request: Request) -> Any:
 def _webhook_routes(router: APIRouter, services: Services) -> None:
     @router.get("/v1/runs/{run_id}/webhooks", summary="The run's webhook deliveries with every try")
     async def deliveries(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        await find_run(services, run_id)
+        await services.run_watch.run(run_id)
         rows = await services.database.read(lambda tx: deliveries_view(tx, run_id))
         return {"object": "list", "data": rows, "next_cursor": None}
 
@@ -235,29 +233,8 @@ def caller_of(request: Request, idempotency_key: str | None) -> Caller:
     return Caller(request.state.request_id, getattr(request.state, "key_id", None), idempotency_key)
 
 
-async def find_run(services: Services, run_id: str) -> Row:
-    """The run's row. Raises: NotFound."""
-    run = await services.database.read(lambda tx: get_run(tx, run_id))
-    if run is None:
-        raise NotFound("run_not_found", f"there is no run {run_id}", param="run_id")
-    return run
-
-
-async def wait_for_end(services: Services, run_id: str, wait_s: float) -> Row:
-    """The run as soon as it has ended or paused, or as it stands after `wait_s` seconds. Raises: NotFound."""
-    deadline = now_us() + int(wait_s * 1_000_000)
-    pause_s = 0.004
-    while True:
-        run = await find_run(services, run_id)
-        left_s = (deadline - now_us()) / 1_000_000
-        if run["status"] in _SETTLED or left_s <= 0 or services.closing.is_set():
-            return run
-        await asyncio.sleep(min(pause_s, left_s))
-        pause_s = min(pause_s * 1.25, 0.25)  # late by a quarter of what has passed
-
-
 async def _view(services: Services, run_id: str) -> dict[str, Any]:
-    await find_run(services, run_id)
+    await services.run_watch.run(run_id)
 
     def read(tx: Tx) -> dict[str, Any]:
         run = get_run(tx, run_id)
@@ -325,15 +302,15 @@ def _why_stopped(run: dict[str, Any]) -> str:
 
 async def _live(services: Services, run_id: str, after: int) -> AsyncGenerator[str, None]:
     """Events as they come, until the run has ended and all were sent; resumable by `Last-Event-ID`."""
-    pause_s = 0.05
     while True:
         seen = after
-        run = await find_run(services, run_id)
+        run = await services.run_watch.run(run_id)
         rows = await services.database.read(lambda tx, number=seen: history_since(tx, run_id, number, _EVENTS_AT_ONCE))
         for row in rows:
             after = row["seq"]
             yield f"id: {after}\nevent: {row['type']}\ndata: {json.dumps(event_view(row))}\n\n"
         if (run["status"] in RUN_ENDED and not rows) or services.closing.is_set():
             return
-        pause_s = 0.05 if rows else min(pause_s * 1.5, 0.5)
-        await asyncio.sleep(pause_s)
+        if run["event_seq"] <= after:
+            if not await services.run_watch.changed(run_id, after, _SIGN_OF_LIFE_S):
+                yield ": waiting\n\n"

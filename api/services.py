@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from api.key_ring import KeyRing
+from api.run_watch import RunWatch
 from engine.admission import open_admitted, settle_call
 from engine.catalogue import Catalogue
 from engine.ledger import Intent, Settlement, refuse_unknown_price
@@ -46,6 +47,7 @@ class Services:
     metrics_open: bool
     on_loopback: bool
     lives: Callable[[Row], bool]  # whether a row of `workers` stands for a living process, as far as this host can tell
+    run_watch: RunWatch
     closing: asyncio.Event  # set when the process is told to end: whoever waits for a run is answered at once
     reload_config: Callable[[], Awaitable[dict[str, Any]]]  # raises UserError with every mistake where it is refused
     router: Router

@@ -27,6 +27,8 @@ from engine.workflows import find, read_folder, take_up
 from mcp_bridge.catalogue import Tool, unknown_tool
 
 MAX_TAGS = 20
+MAX_TAG_KEY = 100
+MAX_TAG_VALUE = 255
 _CODES = {".model": "model_not_found", ".server": "mcp_server_not_found", ".tool": "tool_not_found"}
 
 
@@ -43,7 +45,7 @@ class RunRequest(BaseModel):
         default=None, description="Replaces the workflow's budget_usd."
     )
     priority: Literal["low", "normal", "high"] = "normal"
-    tags: dict[Annotated[str, Field(max_length=100)], Annotated[str, Field(max_length=255)]] = Field(
+    tags: dict[Annotated[str, Field(max_length=MAX_TAG_KEY)], Annotated[str, Field(max_length=MAX_TAG_VALUE)]] = Field(
         default_factory=dict[str, str], max_length=MAX_TAGS
     )
     start_at: AwareDatetime | None = Field(default=None, description="No step starts before this time.")

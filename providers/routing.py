@@ -96,6 +96,10 @@ class Router:
         candidates = await self._targets(name, alias, frozenset())
         return Route(name, tuple(dict.fromkeys(candidates)), alias.strategy)
 
+    def configures(self, name: str) -> bool:
+        """Whether the configuration gives the name a meaning, as a name of its own or as a model of a provider."""
+        return name in self._aliases or name.partition("/")[0] in self._providers
+
     async def list_names(self) -> list[ModelName]:
         """Configured names, then `provider/model` of every provider that can be reached now."""
         rows = [ModelName(name, "aigateway") for name in self._aliases]
@@ -158,6 +162,9 @@ class Router:
 
     async def _bare(self, name: str) -> Candidate:
         """A model name without its provider; a priced owner is enough where lists cannot be had."""
+        if name.startswith("workflow/"):
+            message = f"`{name}` answers chat calls alone; within a workflow, use a step of type `workflow`."
+            raise NotFound("model_not_found", message, param="model")
         providers = list(self._providers.values())
         configured = [provider for provider in providers if name in provider.config.models]
         if len(configured) == 1:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from api.key_ring import KeyRing
+from api.run_watch import RunWatch
 from api.services import Services
 from engine.attempts import Claimed, Ended, claim, complete
 from engine.catalogue import Catalogue
@@ -66,6 +67,7 @@ class Stage:
         return asyncio.run(self.database.read(work))
 
     def services(self) -> Services:
+        closing = asyncio.Event()
         return Services(
             on_loopback=False,
             lives=lambda _: True,
@@ -86,7 +88,8 @@ class Stage:
             reject_unknown_prices=False,
             on_client_disconnect="cancel",
             pass_tools=False,
-            closing=asyncio.Event(),
+            run_watch=RunWatch(self.database, closing),
+            closing=closing,
             reload_config=_no_configuration,
         )
 

@@ -1,6 +1,7 @@
 """Queries on runs and their tags."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, func, insert, or_, select, update
@@ -15,6 +16,12 @@ _INSERT_TAGS = Statement(insert(run_tags), columns=("run_id", "key", "value"))
 _SEEN = runs.c.pruning_us.is_(None)  # what retention deletes is gone for everybody, whatever is left of it
 LOCK_RUN = Statement(select(runs).where(runs.c.id == bindparam("run"), _SEEN).with_for_update())
 _GET = Statement(select(runs).where(runs.c.id == bindparam("run"), _SEEN))
+_AT_ONCE = 100
+_AT = Statement(
+    select(runs.c.id, runs.c.status, runs.c.event_seq).where(
+        runs.c.id.in_([bindparam(f"run{number}") for number in range(_AT_ONCE)]), _SEEN
+    )
+)
 _BY_IDEMPOTENCY_KEY = Statement(select(runs).where(runs.c.idempotency_key == bindparam("key")))
 _BEGIN = Statement(
     update(runs)
@@ -218,3 +225,22 @@ def list_runs(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:
         query = query.join(run_tags, run_tags.c.run_id == runs.c.id)
         query = query.where(run_tags.c.key == key, run_tags.c.value == value)
     return tx.all(Statement(query))
+
+
+@dataclass(frozen=True, slots=True)
+class RunAt:
+    """Where a run stands: its status, and the number of its newest event."""
+
+    status: str
+    event_seq: int
+
+
+def runs_at(tx: Tx, run_ids: Sequence[str]) -> dict[str, RunAt]:
+    """Where each of the runs stands; those that are not there are left out."""
+    at: dict[str, RunAt] = {}
+    for start in range(0, len(run_ids), _AT_ONCE):
+        some = [*run_ids[start : start + _AT_ONCE]]
+        some += [""] * (_AT_ONCE - len(some))
+        rows = tx.all(_AT, {f"run{number}": run_id for number, run_id in enumerate(some)})
+        at |= {row["id"]: RunAt(row["status"], row["event_seq"]) for row in rows}
+    return at

@@ -33,6 +33,7 @@ BORDERS = {
     "worker/retention.py::Retention.run": "loop top: retention outlives a turn that failed",
     "worker/holdings.py::Holdings.run": "loop top: the comparison outlives a look that failed",
     "api/auth.py::Gate.__call__": "the API's top: no traceback reaches a user",
+    "api/run_watch.py::RunWatch._compare": "task top: the fault is handed to those who wait",
     "mcp_bridge/connection.py::Connection._own": "task top: the fault is handed to the connection's callers",
     "engine/store/database.py::_Runner.run": "group commit: a member's failure belongs to the one who asked",
     "engine/store/database.py::_Runner._alone": "the same, for a member that is run by itself",
