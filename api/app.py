@@ -1,5 +1,6 @@
 """The FastAPI application: all routes, the error shape, the gate. Built once per process by the composition root."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from api.chat import begin_chat
 from api.conversations import ConversationEndpoint
 from api.embeddings import EmbeddingsEndpoint
 from api.errors import HttpError, Problem, internal_problem, problem_of
+from api.idempotency import Idempotent
 from api.mcp_server import McpEndpoint
 from api.messages import CountTokensEndpoint, begin_messages
 from api.openapi import describe_hot_routes
@@ -78,13 +80,15 @@ def create_app(services: Services) -> App:
 
 def hot_routes(services: Services) -> dict[str, App]:
     """The plain ASGI endpoints by path; all are POST."""
-    return {
+    answering: dict[str, App] = {
         "/v1/chat/completions": ConversationEndpoint(services, begin_chat),
         "/v1/embeddings": EmbeddingsEndpoint(services),
         "/v1/messages": ConversationEndpoint(services, begin_messages),
-        "/v1/messages/count_tokens": CountTokensEndpoint(services),
         "/v1/responses": ConversationEndpoint(services, begin_responses),
     }
+    under_way: dict[str, asyncio.Event] = {}
+    routes: dict[str, App] = {path: Idempotent(services, app, under_way) for path, app in answering.items()}
+    return routes | {"/v1/messages/count_tokens": CountTokensEndpoint(services)}
 
 
 async def _known(_: Request, error: Exception) -> JSONResponse:

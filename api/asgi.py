@@ -16,6 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
+_BROKEN = "aigateway.broken"  # a key of our own in the last message: servers pass over it
 _EVENT_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
@@ -23,8 +24,8 @@ _EVENT_HEADERS = {
 }
 
 
-async def read_json_object(receive: Receive, limit: int = MAX_BODY_BYTES) -> dict[str, Any]:
-    """The request's body. Raises: HttpError for one that is too large, no JSON or no object."""
+async def read_body(receive: Receive, limit: int = MAX_BODY_BYTES) -> bytes:
+    """The request's body. Raises: HttpError for one that is too large."""
     parts: list[bytes] = []
     size = 0
     more = True
@@ -38,8 +39,14 @@ async def read_json_object(receive: Receive, limit: int = MAX_BODY_BYTES) -> dic
             raise HttpError(413, "body_too_large", f"the body is larger than {limit // 1024 // 1024} MiB")
         parts.append(part)
         more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def read_json_object(receive: Receive) -> dict[str, Any]:
+    """The request's body. Raises: HttpError for one that is too large, no JSON or no object."""
+    data = await read_body(receive)
     try:
-        body = orjson.loads(b"".join(parts))
+        body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise HttpError(400, "invalid_json", f"the body is no JSON: {error}") from error
     if not isinstance(body, dict):
@@ -84,9 +91,14 @@ async def send_frames(send: Send, frames: bytes) -> None:
         await send({"type": "http.response.body", "body": frames, "more_body": True})
 
 
-async def end_events(send: Send, last: bytes = b"") -> None:
-    """End an event stream."""
-    await send({"type": "http.response.body", "body": last, "more_body": False})
+async def end_events(send: Send, last: bytes = b"", *, broken: bool = False) -> None:
+    """End an event stream; `broken`: what was told of the answer is not all of it."""
+    await send({"type": "http.response.body", "body": last, "more_body": False, _BROKEN: broken})
+
+
+def is_broken(message: Message) -> bool:
+    """Whether the message ends a stream that was not told to its end."""
+    return message.get(_BROKEN, False)
 
 
 def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -142,7 +142,7 @@ async def _stream(talk: Conversation, source: Source, send: Send) -> None:
                     await send_frames(send, talk.frames(talk.chunk(part)))
             await send_frames(send, talk.frames(talk.end(telling.usage, telling.summary)))
         except AIGatewayError as error:
-            await end_events(send, talk.frames(talk.failure(problem_of(error))))
+            await end_events(send, talk.frames(talk.failure(problem_of(error))), broken=True)
             return
         await end_events(send, talk.farewell)
 

@@ -82,7 +82,7 @@ def problem_of(error: AIGatewayError) -> Problem:
         headers |= error.headers
     # Failures where trying again is no use: the caller has to change something, or all retries were made here already.
     if isinstance(error, ProviderError | UserError | HttpError):
-        headers["x-should-retry"] = "false"
+        headers.setdefault("x-should-retry", "false")
     return Problem(status, error_body(error, status), headers)
 
 

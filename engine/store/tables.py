@@ -9,6 +9,7 @@ cached_results                 results of steps with `cache`, by what was called
 events                         append-only history, numbered per run
 payloads                       large JSON values by content hash, stored once
 requests                       the ledger: one row per upstream attempt, intent first
+kept_answers                   answers by the Idempotency-Key of their request, for a day
 api_keys                       who may call, hashed, and each key's limits
 budgets, alerts                limits on spending, and each threshold that was told, once a period
 deliveries, delivery_attempts  outgoing webhooks and each try
@@ -384,6 +385,21 @@ requests = Table(
     ),
     # Few rows at any time: what budgets count as reserved.
     Index("ix_requests_unsettled", "started_us", sqlite_where=text(UNSETTLED), postgresql_where=text(UNSETTLED)),
+)
+
+kept_answers = Table(
+    "kept_answers",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # of the caller and its Idempotency-Key
+    Column("fingerprint", String(64), nullable=False),  # of the request
+    Column("owner", String(36), nullable=False),  # the process that answers it; when that dies, the claim is void
+    Column("request_id", String(64), nullable=False),
+    Column("status_code", Integer),  # null: under way
+    Column("headers_json", Text),
+    Column("body", Text),  # null behind an answer: it was too large
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Index(None, "expires_us"),
 )
 
 api_keys = Table(

@@ -26,6 +26,7 @@ BY_ITSELF = {
 ASKED_FOR = {"cancel", "pause", "resume", "retry", "remove_workflow", "redeliver", "expire_runs", "give_back"}
 OF_STEP_TYPES = {"signal", "fork", "answer", "remember"}
 OF_RETENTION = {"take_turn", "give_up_runs", "delete_runs", "prune_old", "prune_payloads"}
+OF_CHAT = {"claim_answer", "keep_answer", "release_answer"}
 OF_SCHEDULES = {"create_schedule", "fire_schedule", "remove_schedule"}
 OUTER: dict[str, Any] = {
     "name": "outer",
@@ -65,7 +66,7 @@ def points_in_the_code() -> set[str]:
 
 
 def test_every_commit_point_is_killed_at() -> None:
-    assert points_in_the_code() == BY_ITSELF | ASKED_FOR | OF_STEP_TYPES | OF_SCHEDULES | OF_RETENTION
+    assert points_in_the_code() == BY_ITSELF | ASKED_FOR | OF_STEP_TYPES | OF_SCHEDULES | OF_RETENTION | OF_CHAT
 
 
 class Patient:
@@ -251,6 +252,34 @@ def test_retention_is_finished_by_the_next_after_death_at(point: str, moment: st
             left = {table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in LEFT}
         assert left == LEFT
         assert patient.ask("GET", f"/v1/runs/{ids[0]}").json()["output"] == texts[0]
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("point", sorted(OF_CHAT))
+def test_an_idempotency_key_survives_death_at(point: str, moment: str, tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+    crash = {"_AIGATEWAY_CRASH_AT": f"{point}:{moment}:{marker}"}
+    with OpenAIUpstream() as upstream, gateway(tmp_path / "home", config(upstream), **crash) as up:
+        patient = Patient(up)
+        patient.start_again()
+        refused = 3 if point == "release_answer" else 0  # an answer that is not kept
+        upstream.control.script(*[Fault("status", status=500)] * refused)
+        body: dict[str, Any] = {"model": "up/gpt-6-luna", "messages": [{"role": "user", "content": "hi"}]}
+        cache = {"x-aigateway-cache": "1h"} if point == "remember_answer" else {}
+        asked: dict[str, Any] = {"json": body, "headers": {"idempotency-key": "once", **cache}}
+        answer = patient.ask("POST", "/v1/chat/completions", **asked)
+        if answer.status_code == 502:  # told before the key is given up
+            wait_until(marker.exists, f"a process died at {point}", 20)
+            answer = patient.ask("POST", "/v1/chat/completions", **asked)
+        assert answer.status_code == 200, answer.text
+        assert marker.exists(), f"nobody died at {point}"
+        again = patient.ask("POST", "/v1/chat/completions", **asked)
+        assert again.headers["x-aigateway-replayed"] == "true" and again.content == answer.content
+        unseen = (
+            point in ("keep_answer", "remember_answer") and moment == "before"
+        )  # its answer was neither kept nor told
+        assert upstream.control.count() == 1 + refused + unseen
 
 
 def ask_for(point: str, patient: Patient, run_id: str) -> None:
