@@ -25,6 +25,12 @@ def model_targets(settings: Settings) -> dict[str, tuple[str, ...]]:
     return {name: tuple(model.targets) for name, model in settings.models.items()}
 
 
+def model_caches(settings: Settings) -> dict[str, float | None]:
+    """How many seconds each configured name's answers may be used again; None: not at all."""
+    caches = {name: model.cache for name, model in settings.models.items()}
+    return {name: None if cache is None else cache.total_seconds() for name, cache in caches.items()}
+
+
 def missing_keys(settings: Settings) -> list[str]:
     """What `serve` says is missing: one sentence for each provider that cannot answer without a key and has none."""
     return [

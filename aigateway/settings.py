@@ -158,6 +158,7 @@ class ModelSettings(_Section):
 
     strategy: Annotated[Literal["ordered"], BeforeValidator(known_strategy)] = "ordered"
     targets: Annotated[list[Target], Field(min_length=1)]
+    cache: Duration | None = None  # how long an answer may be used again for exactly the same request of the same key
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 import engine.errors
-from aigateway.provider_settings import model_targets, provider_configs
+from aigateway.provider_settings import model_caches, model_targets, provider_configs
 from aigateway.settings import Settings, process_environment
 from engine.budgets import take_up_budgets
 from engine.clock import now_us
@@ -56,7 +56,9 @@ class Outgoing:
 
     def _route(self, settings: Settings) -> Router:
         self.providers = build_providers(provider_configs(settings), self._http, known=self.providers)
-        return Router(self.providers, {name: Alias(targets) for name, targets in model_targets(settings).items()})
+        caches = model_caches(settings)
+        targets = model_targets(settings)
+        return Router(self.providers, {name: Alias(told, cache_s=caches[name]) for name, told in targets.items()})
 
 
 def webhook_secret(settings: Settings, database: Database) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from api.answer_cache import Question
 from api.answers import Whole
 from api.asgi import Scope, data_frames
 from api.errors import HttpError, Problem
@@ -43,6 +44,11 @@ class ChatConversation:
     def chat(self) -> Json:
         """The body."""
         return self.body
+
+    @property
+    def question(self) -> Question:
+        """The body."""
+        return Question("chat", self.body, streamed=self.streamed)
 
     def whole(self, answer: Whole) -> Json:
         """The completion."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from api.answer_cache import Question, through_cache, wish_of
 from api.answers import Comment, Live, Source, Whole
 from api.anthropic_errors import shaped
 from api.asgi import (
@@ -59,6 +60,11 @@ class Conversation(Protocol):
     @property
     def chat(self) -> Json:
         """The request as OpenAI chat. Raises: ProviderError for content that has no word there."""
+        ...
+
+    @property
+    def question(self) -> Question:
+        """What is asked, for the cache."""
         ...
 
     @property
@@ -122,7 +128,9 @@ class ConversationEndpoint:
             return await submit_for(services, workflow, talk.chat, talk.body, scope)
         route = await services.router.resolve(talk.model)
         call_scope = CallScope(request_id=state["request_id"], key_id=state.get("key_id"))
-        return Live(services, route, talk.request, call_scope, started)
+        live = Live(services, route, talk.request, call_scope, started)
+        wish = wish_of(route, scope)
+        return live if wish is None else await through_cache(services, wish, talk.question, live)
 
 
 async def _whole(talk: Conversation, source: Source, send: Send) -> None:

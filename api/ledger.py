@@ -40,6 +40,7 @@ _CSV_COLUMNS = (
     "reasoning_tokens",
     "cost_usd",
     "cost_source",
+    "saved_usd",
     "latency_ms",
     "ttft_ms",
     "streamed",
@@ -128,6 +129,7 @@ def _sum_routes(router: APIRouter, services: Services) -> None:
             "calls",
             "cost_usd",
             "cost_unknown_calls",
+            "saved_usd",
             "prompt_tokens",
             "completion_tokens",
             "total_tokens",
@@ -166,6 +168,7 @@ def _sum_view(row: Row, groups: tuple[str, ...]) -> dict[str, Any]:
         "calls": row["calls"],
         "cost_usd": to_usd(row["cost_picousd"]),
         "cost_unknown_calls": row["unknown_calls"],
+        "saved_usd": to_usd(row["saved_picousd"]),
         "tokens": row["total_tokens"],
         "usage": usage_view(row),
     }

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from api.answer_cache import Question
 from api.answers import Whole
 from api.anthropic_errors import anthropic_error, shaped
 from api.asgi import (
@@ -75,6 +76,11 @@ class MessagesConversation:
     def chat(self) -> Json:
         """As chat, for whoever is no provider."""
         return from_messages(self.body, "simulated").body
+
+    @property
+    def question(self) -> Question:
+        """The body as it came, with the headers that go along with it."""
+        return Question("messages", self.body, self.passed_headers, self.streamed)
 
     def whole(self, answer: Whole) -> Json:
         """The message: Anthropic's own as it is, or one made of the completion."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from api.answer_cache import Question
 from api.answers import Whole
 from api.asgi import Scope, named_frames
 from api.errors import HttpError, Problem
@@ -50,6 +51,11 @@ class ResponsesConversation:
     def chat(self) -> Json:
         """As chat, for whoever is no provider."""
         return self.worded.body
+
+    @property
+    def question(self) -> Question:
+        """The chat that it comes to."""
+        return Question("chat", self.worded.body, streamed=self.streamed)
 
     def whole(self, answer: Whole) -> Json:
         """The response object."""

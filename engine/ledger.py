@@ -20,6 +20,7 @@ class CostSource(StrEnum):
     PRICED = "priced"  # reported usage times a known price
     ESTIMATED = "estimated"  # usage counted here, because the upstream did not tell
     FREE = "free"
+    CACHED = "cached"  # an earlier answer was used again; the row says what that saved
     UNKNOWN = "unknown"  # no price is known, or nobody saw the end
 
 

@@ -188,6 +188,7 @@ def request_view(row: Row) -> dict[str, Any]:
         "timestamp": iso(row["started_us"]),
         "finished_at": _iso(row["finished_us"]),
         "cost_usd": None if row["cost_picousd"] is None else to_usd(row["cost_picousd"]),
+        "saved_usd": None if row["saved_picousd"] is None else to_usd(row["saved_picousd"]),
         "streamed": bool(row["streamed"]),
         "success": None if row["success"] is None else bool(row["success"]),
         "tags": loads(row["tags"]),

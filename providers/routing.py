@@ -39,6 +39,7 @@ class Alias:
 
     targets: tuple[str, ...]
     strategy: str = "ordered"
+    cache_s: float | None = None  # how long its answers may be used again
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Route:
     requested: str
     candidates: tuple[Candidate, ...]
     strategy: str = "ordered"
+    cache_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Router:
         if alias is None:
             return Route(name, (await self._one(name, frozenset()),))
         candidates = await self._targets(name, alias, frozenset())
-        return Route(name, tuple(dict.fromkeys(candidates)), alias.strategy)
+        return Route(name, tuple(dict.fromkeys(candidates)), alias.strategy, alias.cache_s)
 
     def configures(self, name: str) -> bool:
         """Whether the configuration gives the name a meaning, as a name of its own or as a model of a provider."""

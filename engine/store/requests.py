@@ -81,6 +81,7 @@ _SUMS = (
     func.count().label("calls"),
     func.coalesce(func.sum(requests.c.cost_picousd), 0).label("cost_picousd"),
     func.coalesce(_UNKNOWN_CALLS, 0).label("unknown_calls"),
+    func.coalesce(func.sum(requests.c.saved_picousd), 0).label("saved_picousd"),
     func.coalesce(func.sum(requests.c.prompt_tokens), 0).label("prompt_tokens"),
     func.coalesce(func.sum(requests.c.completion_tokens), 0).label("completion_tokens"),
     func.coalesce(func.sum(requests.c.total_tokens), 0).label("total_tokens"),
@@ -246,6 +247,7 @@ def _filtered(query: Select[Any], filters: Mapping[str, Any]) -> Select[Any]:
         "status": requests.c.status,
         "request": requests.c.request_id,
         "key": requests.c.key_id,
+        "kind": requests.c.kind,
     }
     for name, column in equal.items():
         if filters.get(name):

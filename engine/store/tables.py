@@ -10,6 +10,7 @@ events                         append-only history, numbered per run
 payloads                       large JSON values by content hash, stored once
 requests                       the ledger: one row per upstream attempt, intent first
 kept_answers                   answers by the Idempotency-Key of their request, for a day
+cached_answers                 chat answers that are used again, by what was asked
 api_keys                       who may call, hashed, and each key's limits
 budgets, alerts                limits on spending, and each threshold that was told, once a period
 deliveries, delivery_attempts  outgoing webhooks and each try
@@ -361,6 +362,9 @@ requests = Table(
         Computed("cost_picousd / 1000000000000.0", persisted=True),
     ),
     Column("cost_source", String(20), nullable=False),
+    Column(
+        "saved_picousd", BigInteger
+    ),  # what an answer from the cache would have cost; null: unknown, or no such answer
     Column("reserved_picousd", BigInteger),
     Column("reserved_tokens", BigInteger),
     Column("latency_ms", Float),
@@ -400,6 +404,20 @@ kept_answers = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
     Index(None, "expires_us"),
+)
+
+cached_answers = Table(
+    "cached_answers",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("answer_json", Text, nullable=False),
+    Column("provider", String(100), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("cost_picousd", BigInteger),  # what it cost when it was paid for; null: unknown
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+    Index(None, "expires_us", "size_bytes"),  # holds all that its size is summed from
 )
 
 api_keys = Table(

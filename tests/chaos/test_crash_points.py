@@ -26,7 +26,7 @@ BY_ITSELF = {
 ASKED_FOR = {"cancel", "pause", "resume", "retry", "remove_workflow", "redeliver", "expire_runs", "give_back"}
 OF_STEP_TYPES = {"signal", "fork", "answer", "remember"}
 OF_RETENTION = {"take_turn", "give_up_runs", "delete_runs", "prune_old", "prune_payloads"}
-OF_CHAT = {"claim_answer", "keep_answer", "release_answer"}
+OF_CHAT = {"claim_answer", "keep_answer", "release_answer", "remember_answer"}
 OF_SCHEDULES = {"create_schedule", "fire_schedule", "remove_schedule"}
 OUTER: dict[str, Any] = {
     "name": "outer",
