@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
@@ -24,6 +24,7 @@ from api.messages import CountTokensEndpoint, begin_messages
 from api.openapi import describe_hot_routes
 from api.pages.reference import add_reference
 from api.pages.routes import routes as page_routes
+from api.query import check_query
 from api.responses import begin_responses
 from api.services import Services
 from engine.errors import AIGatewayError, Mistake, UserError
@@ -39,6 +40,7 @@ def create_app(services: Services) -> App:
         docs_url=None,  # FastAPI's page fetches its program from outside; api.pages draws one
         redoc_url=None,
         max_body_size=MAX_BODY_BYTES,
+        dependencies=[Depends(check_query)],
     )
     for path, endpoint in hot_routes(services).items():
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))

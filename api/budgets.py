@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import check_admin
-from api.params import check_limit, page
+from api.params import check_cursor, check_limit, page
 from api.services import Services
 from engine.budget_spec import Action, BudgetSpec, Origin, Scope, check_budget, to_threshold
 from engine.budgets import budget_view, put_budget, replace_budgets
@@ -65,8 +65,8 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/v1/budgets", summary="Budgets with what is spent, reserved and left, newest first")
     async def show(limit: int = 50, cursor: str | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        size = check_limit(limit)
-        views = await services.database.read(lambda tx: _views(tx, cursor, size + 1))
+        size, before = check_limit(limit), check_cursor(cursor)
+        views = await services.database.read(lambda tx: _views(tx, before, size + 1))
         return page(views, size)
 
     @router.put(

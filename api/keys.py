@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import check_admin
-from api.params import check_limit, page
+from api.params import check_cursor, check_limit, page
 from api.services import Services
 from engine.api_keys import ApiKey, KeyLimits, NewKey, create_key, key_of, new_secret, revoke
 from engine.budget_spec import BudgetSpec
@@ -63,8 +63,8 @@ def routes(services: Services) -> APIRouter:
         request: Request, limit: int = 50, cursor: str | None = None
     ) -> dict[str, Any]:
         check_admin(request.state.key)
-        size = check_limit(limit)
-        rows = await services.database.read(lambda tx: listed(tx, cursor, size + 1))
+        size, before = check_limit(limit), check_cursor(cursor)
+        rows = await services.database.read(lambda tx: listed(tx, before, size + 1))
         return page(rows, size)
 
     @router.delete("/v1/keys/{key}", summary="Revoke a key, by its id or name")

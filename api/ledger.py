@@ -10,9 +10,10 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import StreamingResponse
 
-from api.params import check_limit, instant_us, page
+from api.params import check_cursor, check_limit, instant_us, page
 from api.services import Services
 from engine.errors import NotFound, UserError
+from engine.ledger import CallKind
 from engine.money import to_usd, usd_text
 from engine.store.database import Row
 from engine.store.requests import SPEND_GROUPS, list_requests, requests_of_request, spend
@@ -73,13 +74,14 @@ class LedgerQuery(BaseModel):
     run: str | None = None
     request: str | None = None
     key: str | None = None
+    kind: CallKind | None = None
     status: Literal["started", "succeeded", "failed", "unknown"] | None = None
     since: str | None = None
     until: str | None = None
 
     def filters(self) -> dict[str, Any]:
         """As the store takes them. Raises: UserError for a time that cannot be read."""
-        told = self.model_dump()
+        told = self.model_dump(mode="json")
         return told | {name: instant_us(told[name], name) for name in ("since", "until")}
 
 
@@ -93,7 +95,7 @@ class LedgerPageQuery(LedgerQuery):
 def _row_routes(router: APIRouter, services: Services) -> None:
     @router.get("/v1/requests", summary="Upstream calls, newest first")
     async def rows(asked: Annotated[LedgerPageQuery, Query()]) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        filters = asked.filters() | {"before": asked.cursor}
+        filters = asked.filters() | {"before": check_cursor(asked.cursor)}
         size = check_limit(asked.limit)
         found = await services.database.read(lambda tx: list_requests(tx, filters, size + 1))
         return page([request_view(row) for row in found], size)

@@ -1,10 +1,12 @@
 """Query parameters that several lists share, read strictly: what cannot be understood is a 400 that names it."""
 
+import re
 from datetime import UTC, datetime
 
 from engine.errors import UserError
 
 MAX_LIMIT = 200
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def check_limit(limit: int) -> int:
@@ -12,6 +14,13 @@ def check_limit(limit: int) -> int:
     if not 1 <= limit <= MAX_LIMIT:
         raise UserError("invalid_parameter", f"limit must be from 1 to {MAX_LIMIT}", param="limit")
     return limit
+
+
+def check_cursor(cursor: str | None) -> str | None:
+    """Where a page begins, as the page before it told. Raises: UserError."""
+    if cursor is not None and not _ID.fullmatch(cursor):
+        raise UserError("invalid_parameter", "cursor must be the next_cursor of the page before", param="cursor")
+    return cursor
 
 
 def instant_us(text: str | None, param: str) -> int | None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, StreamingResponse
 
-from api.params import check_limit, instant_us, page, tag_filter
+from api.params import check_cursor, check_limit, instant_us, page, tag_filter
 from api.run_watch import SETTLED
 from api.services import Services
 from api.submissions import AnyRunRequest, Caller, RunRequest, check_models, preview_run, ring_all, start_run
@@ -126,7 +126,7 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
             "workflow": workflow,
             "tag": tag_filter(tag),
             "since": instant_us(since, "since"),
-            "before": cursor,
+            "before": check_cursor(cursor),
         }
         size = check_limit(limit)
         rows = await services.database.read(lambda tx: [run_view(tx, row) for row in list_runs(tx, filters, size + 1)])

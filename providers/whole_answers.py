@@ -67,7 +67,12 @@ def to_chunks(whole: Json) -> Iterator[Chunk]:
         index, message = choice.get("index", 0), as_object(choice.get("message"))
         logprobs: Any = choice.get("logprobs")
         for at, delta in enumerate(_deltas(message)):
-            told: Json = {"index": index, "delta": delta, "logprobs": logprobs if at == 1 else None, "finish_reason": None}
+            told: Json = {
+                "index": index,
+                "delta": delta,
+                "logprobs": logprobs if at == 1 else None,
+                "finish_reason": None,
+            }
             yield Chunk({**frame, "choices": [told]}, has_content=at > 0)
         end: Json = {"index": index, "delta": {}, "logprobs": None, "finish_reason": choice.get("finish_reason")}
         yield Chunk({**frame, "choices": [end]}, finish_reason=choice.get("finish_reason"))

@@ -226,7 +226,7 @@ def requests_of_request(tx: Tx, request_id: str) -> list[Row]:
 
 
 def list_requests(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:
-    """Newest first. Filters: model, provider, workflow, run, status, since, until (us), before (id)."""
+    """Newest first. Filters: model, provider, workflow, run, request, key, kind, status, since, until (us), before (id)."""
     query = _filtered(select(requests), filters).order_by(requests.c.id.desc()).limit(limit)
     return tx.all(Statement(query))
 
