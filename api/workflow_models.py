@@ -127,7 +127,7 @@ class WorkflowRun:
                 status, code, told = 409, "run_cancelled", "was cancelled"
             case RunStatus.PAUSED.value if view["pause_reason"] == "budget_exceeded":
                 status, code = 402, "budget_exceeded"
-                told = "is paused: its next call does not fit into a budget; resume it with a larger budget_usd"
+                told = "is paused: its spending limit is reached; resume it with a larger budget_usd"
             case RunStatus.PAUSED.value:
                 status, code, told = 409, "run_paused", "was paused"
             case _:
