@@ -13,6 +13,28 @@ _ONE_SHAPE = "The one error shape"
 _ANTHROPICS_SHAPE = "Anthropic's error shape: `type`, `error`, `request_id`"
 
 
+_IDEMPOTENCY: dict[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key and body give the same answer again for a day, without another upstream call.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
+_CACHE: dict[str, Any] = {
+    "name": "x-aigateway-cache",
+    "in": "header",
+    "description": "A duration such as 10m: use an earlier answer to the same request, or keep this one. refresh: ask anew. "
+    "no-store: neither.",
+    "schema": {"type": "string"},
+}
+
+_HEADERS: Mapping[str, list[dict[str, Any]]] = {
+    "/v1/chat/completions": [_IDEMPOTENCY, _CACHE],
+    "/v1/embeddings": [_IDEMPOTENCY],
+    "/v1/messages": [_IDEMPOTENCY, _CACHE],
+    "/v1/responses": [_IDEMPOTENCY, _CACHE],
+}
+
+
 def _operation(
     tag: str, summary: str, answer: str, *, properties: Mapping[str, Any], example: Mapping[str, Any], error: str
 ) -> dict[str, Any]:
@@ -97,7 +119,8 @@ def describe_hot_routes(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = made_by_fastapi()
         for path, operation in _HOT_ROUTES.items():
-            document["paths"].setdefault(path, {})["post"] = operation
+            headers = _HEADERS.get(path, [])
+            document["paths"].setdefault(path, {})["post"] = {**operation, "parameters": headers}
         return document
 
     app.openapi = openapi  # pyright: ignore[reportAttributeAccessIssue] - FastAPI's documented way to extend it
