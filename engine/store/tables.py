@@ -21,11 +21,9 @@ settings                       values shared by all processes, such as the webho
 from typing import Any
 
 from sqlalchemy import (
-    TIMESTAMP,
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
     Computed,
     Float,
     ForeignKey,
@@ -39,7 +37,8 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.ext.compiler import compiles
+
+from engine.store.readable_time import readable
 
 metadata = MetaData(
     naming_convention={
@@ -62,32 +61,6 @@ SUSPECT = f"steps.status = 'ready' AND steps.losses >= {SUSPECT_LOSSES}"
 """Such steps, ready to be run."""
 
 
-class ReadableTime(ColumnElement[str]):
-    """A microsecond column as a time that people can read when they query the tables with SQL."""
-
-    inherit_cache = False
-
-    def __init__(self, column: str) -> None:
-        self.column = column
-
-
-def _on_sqlite(element: ReadableTime, compiler: Any, **_: Any) -> str:
-    return f"strftime('%Y-%m-%dT%H:%M:%fZ', {element.column} / 1000000.0, 'unixepoch')"
-
-
-def _on_postgresql(element: ReadableTime, compiler: Any, **_: Any) -> str:
-    return f"to_timestamp({element.column} / 1000000.0)"
-
-
-compiles(ReadableTime)(_on_sqlite)
-compiles(ReadableTime, "postgresql")(_on_postgresql)
-
-
-def _readable(name: str, source: str) -> Column[Any]:
-    kind = Text().with_variant(TIMESTAMP(timezone=True), "postgresql")
-    return Column(name, kind, Computed(ReadableTime(source), persisted=True))
-
-
 def _where(condition: str) -> dict[str, Any]:
     """The condition of a partial index."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
@@ -107,8 +80,8 @@ workflows = Table(
     Column("version_id", String(36), nullable=False),
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
-    _readable("created_at", "created_us"),
-    _readable("updated_at", "updated_us"),
+    readable("created_at", "created_us"),
+    readable("updated_at", "updated_us"),
 )
 
 workflow_versions = Table(
@@ -336,7 +309,7 @@ requests = Table(
     Column("id", String(36), primary_key=True),
     Column("request_id", String(64), nullable=False),
     Column("started_us", BigInteger, nullable=False),
-    _readable("timestamp", "started_us"),
+    readable("timestamp", "started_us"),
     Column("workflow_name", String(200)),
     Column("run_id", String(36)),
     Column("step_id", String(300)),  # the step's key within its run
