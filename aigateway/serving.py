@@ -153,7 +153,6 @@ async def _gateway(
     broker = local_broker(bells, listen=False) if bells else redis_broker(settings.redis_url or "")
     doorbell = BrokerDoorbell(broker, declare_bells(broker, lambda _: None))
     catalogue = Catalogue()
-    closing = asyncio.Event()
 
     async def take_up(new: Settings) -> Mapping[str, UserError]:
         errors = await asyncio.to_thread(take_up_workflows, new, database)
@@ -183,8 +182,7 @@ async def _gateway(
             metrics_open=settings.server.metrics == "open",
             on_loopback=is_loopback(settings.server.host),
             lives=lambda row: bool(row["host"] != host_name() or not is_dead(locks, row["id"])),
-            run_watch=RunWatch(database, closing),
-            closing=closing,
+            **_waiting(database),
             reload_config=reload_config,
             **_live(settings, outgoing),
         )
@@ -198,6 +196,12 @@ async def _gateway(
         leases.close()
         broker.close()
         lock.release()
+
+
+def _waiting(database: Database) -> dict[str, Any]:
+    """What those who wait for runs share."""
+    closing = asyncio.Event()
+    return {"closing": closing, "run_watch": RunWatch(database, closing)}
 
 
 def _live(settings: Settings, outgoing: Outgoing) -> dict[str, Any]:
