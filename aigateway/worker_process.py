@@ -35,7 +35,7 @@ def load(config_path: str | None) -> Run:
     """What runs a worker process of this configuration, with all loaded that it will need at once."""
     settings = process_settings(config_path)
     if settings.redis_url is not None:
-        import worker.redis_broker  # noqa: F401, PLC0415 - only where there is one
+        import worker.redis_broker  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport] - only where there is one
     connector(settings.database_url)  # loads the driver and opens nothing
     return lambda arguments: _run(config_path, arguments)
 
