@@ -159,8 +159,7 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
 def _control_routes(router: APIRouter, services: Services) -> None:
     @router.post("/v1/runs/{run_id}/cancel", status_code=202, summary="Stop a run")
     async def cancel_run(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        await services.database.write(lambda tx: cancel(tx, services.catalogue, run_id, now_us()))
-        return await _view(services, run_id)
+        return await _going_on(services, run_id, lambda tx: cancel(tx, services.catalogue, run_id, now_us()))
 
     @router.post("/v1/runs/{run_id}/pause", status_code=202, summary="Start no further step of a run")
     async def pause_run(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]

@@ -12,6 +12,7 @@ from api.dry_run import dry_run
 from api.services import Services
 from engine.addresses import check_address
 from engine.agent_steps import ANY_TOOL, split_tool
+from engine.calls import calling_steps, circles, unknown_workflows
 from engine.clock import now_us
 from engine.definition import Definition, Step
 from engine.errors import Mistake, NotFound, RetryableError, UserError
@@ -29,7 +30,13 @@ from mcp_bridge.catalogue import Tool, unknown_tool
 MAX_TAGS = 20
 MAX_TAG_KEY = 100
 MAX_TAG_VALUE = 255
-_CODES = {".model": "model_not_found", ".server": "mcp_server_not_found", ".tool": "tool_not_found"}
+_CODES = {
+    ".model": "model_not_found",
+    ".server": "mcp_server_not_found",
+    ".tool": "tool_not_found",
+    ".workflow": "workflow_not_found",
+    "concurrency": "invalid_workflow",
+}
 
 
 class RunRequest(BaseModel):
@@ -115,7 +122,7 @@ async def definition_of(services: Services, workflow: str | dict[str, Any]) -> t
 
     def read(tx: Tx) -> tuple[Definition, Row]:
         version = newest_version(tx, workflow) or find(tx, workflow)  # which says what names there are
-        return services.catalogue.graph(tx, version["id"]).definition, version
+        return services.catalogue.loaded(tx, version["id"]).definition, version
 
     try:
         return await services.database.read(read)
@@ -154,11 +161,15 @@ async def check_models(services: Services, models: Mapping[str, str]) -> None:
             raise UserError("model_not_found", message, param=f"models.{step}")
 
 
-async def unknown_names(services: Services, definition: Definition) -> AsyncGenerator[Mistake, None]:
-    """One mistake for each model or server that is not configured, and each parameter that its tool does not take.
+async def unknown_names(
+    services: Services, definition: Definition, *, being_stored: bool = False
+) -> AsyncGenerator[Mistake, None]:
+    """One mistake for each model, server or workflow that is not there, and each parameter that its tool does not take.
 
     Names made by expressions are not known yet, nor the tools of servers that nobody has needed so far.
     """
+    for mistake in await _workflow_mistakes(services, definition, being_stored=being_stored):
+        yield mistake
     servers = {state.name for state in await services.bridge.servers()}
     tools = services.bridge.known_tools()
     for step in definition.walk():
@@ -174,6 +185,23 @@ async def unknown_names(services: Services, definition: Definition) -> AsyncGene
                 yield Mistake(message, f"steps.{step.id}.{where}", step.line or None)
         for where, message in _wrong_tools(step, servers, tools) if step.type == "agent" else ():
             yield Mistake(message, f"steps.{step.id}.{where}", step.line or None)
+
+
+async def _workflow_mistakes(services: Services, definition: Definition, *, being_stored: bool) -> list[Mistake]:
+    """Of the workflows that it calls: those that are not stored, and circles that would wait for themselves."""
+
+    def look(tx: Tx) -> list[Mistake]:
+        unknown = list(unknown_workflows(tx, definition, being_stored=being_stored))
+        return unknown or list(circles(tx, services.catalogue, definition))
+
+    steps = calling_steps(definition)
+    if not steps:
+        return []
+    mistakes = await services.database.read(look)
+    missing = {mistake.path for mistake in mistakes}
+    names = [step.fields["workflow"] for step in steps if f"steps.{step.id}.workflow" in missing]
+    taken_up = [] if being_stored else [await _take_up_new_files(services, name) for name in names]
+    return await services.database.read(look) if any(taken_up) else mistakes
 
 
 async def _unknown_model(services: Services, model: str) -> str | None:

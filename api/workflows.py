@@ -132,5 +132,5 @@ async def _warnings(services: Services, definition: Definition) -> list[dict[str
         await look_for_a_moment(services)
     return [
         {"message": mistake.message, "path": mistake.path, "line": mistake.line}
-        async for mistake in unknown_names(services, definition)
+        async for mistake in unknown_names(services, definition, being_stored=True)
     ]

@@ -21,6 +21,7 @@ from engine.errors import AIGatewayError, BudgetExceeded, Conflict
 from engine.fork import with_model
 from engine.ledger import CallScope, Intent, Settlement
 from engine.money import usd_text
+from engine.pausing import BUDGET, lock_family, pause_family
 from engine.plan import DEFAULT_RETRY, limit_of, retry_pause_s
 from engine.ports import (
     AskedForTools,
@@ -115,10 +116,18 @@ def claim(
     if run["status"] not in _CLAIMABLE:
         return None
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+    if transition.graph.problem is not None:
+        return _refuse(transition)
     held = _take(transition, row, worker_id, alone=alone)
     if held is not None:
         transition.close()
     return held
+
+
+def _refuse(transition: Transition) -> None:
+    """A run whose definition cannot be loaded ends here, once, instead of being claimed again and again."""
+    transition.fail_unloadable()
+    transition.close()
 
 
 def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int, *, go_on: bool = False) -> Completed:
@@ -126,6 +135,7 @@ def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int
     tx.point("complete")
     for settlement in ended.settlements:
         settle_call(tx, settlement)
+    family = lock_family(tx, held.run) if isinstance(ended.outcome, OverBudget) else None
     locked = _hold(tx, held)
     if locked is None:
         return Completed(accepted=False)
@@ -134,7 +144,9 @@ def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int
     _apply(transition, row, held, ended, catalogue)
     following = _take_next(transition, held.worker_id) if go_on else None
     transition.close()
-    return Completed(True, (*transition.rings, *transition.rings_elsewhere), transition.ended, following)
+    if family is not None and isinstance(ended.outcome, OverBudget):
+        pause_family(tx, catalogue, run, family, now, ended.outcome.message)
+    return Completed(True, tuple(transition.all_rings()), transition.ended, following)
 
 
 def _take_next(transition: Transition, worker_id: str) -> Claimed | None:
@@ -323,8 +335,8 @@ def _pause_over_budget(transition: Transition, row: Row, message: str) -> None:
     tx, run = transition.tx, transition.run
     if run["status"] == RunStatus.PAUSED.value:
         return
-    set_run_status(tx, run["id"], RunStatus.PAUSED, "budget_exceeded")
-    data = {"reason": "budget_exceeded", "message": message}
+    set_run_status(tx, run["id"], RunStatus.PAUSED, BUDGET)
+    data = {"reason": BUDGET, "message": message}
     transition.history.add(EventType.RUN_PAUSED, step=row["key"], data=data)
     queue_webhook(tx, run["id"], "run.paused", transition.now)
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from engine.agent_steps import AGENT, APPROVE
+from engine.concurrency_key import check_concurrency
 from engine.definition import Definition, Reads
 from engine.drafts import Draft, Found, Scope
 from engine.json_schemas import schema_mistake, violations
@@ -59,6 +60,7 @@ def _definition(given: dict[str, Any], lists: dict[str, list[Draft]], output_rea
         budget_picousd=None if budget is None else to_picousd(Decimal(repr(budget))),
         deadline_s=given.get("deadline"),
         schedules=given.get("schedule", ()),
+        concurrency=given.get("concurrency"),
         source=source,
     )
 
@@ -84,6 +86,7 @@ def _resolve(spot: Spot, lists: dict[str, list[Draft]], scope: Scope, drafts: li
     names = Names(inputs)
     for draft in drafts:
         names.resolve(draft)
+    check_concurrency(spot, names, scope, inputs)
     found = Found()
     if "output" in (spot.node.entries or {}):
         for reading in readings(TOP_KEYS["output"], spot.entry("output")):

@@ -6,9 +6,11 @@ first. Between them the child `answers_to` the step. A child whose step has ende
 
 from typing import Any
 
+from engine.calls import circles
 from engine.catalogue import Catalogue
 from engine.definition import Definition
 from engine.errors import UserError
+from engine.pausing import PARENT, pause_run
 from engine.run_writer import CHILD_RUN
 from engine.states import RUN_ENDED, ErrorClass, EventType, Priority, RunStatus, StepStatus
 from engine.store.database import Row, Tx
@@ -33,7 +35,9 @@ def call(transition: Transition, catalogue: Catalogue, row: Row, asked: tuple[st
         if depth > MAX_DEPTH:
             raise UserError("too_deep", f"workflows that call each other may be at most {MAX_DEPTH} deep")
         version = find(tx, name)
-        definition = catalogue.graph(tx, version["id"]).definition
+        definition = catalogue.loaded(tx, version["id"]).definition
+        if definition.concurrency is not None:
+            _refuse_circles(tx, catalogue, definition)
         started = submit(tx, catalogue, _submission(run, definition, version, value, Parent(run["id"], row["id"], depth)),
                          transition.now)  # fmt: skip
     except UserError as error:
@@ -42,7 +46,18 @@ def call(transition: Transition, catalogue: Catalogue, row: Row, asked: tuple[st
     transition.wait(row, CHILD_RUN, due=due_us)
     data = {"for": CHILD_RUN, "run": started.run["id"]}
     transition.history.add(EventType.STEP_WAITING, step=row["key"], attempt=row["attempt"], data=data)
-    transition.rings_elsewhere += started.rings
+    if run["status"] == RunStatus.PAUSED.value:
+        child = lock_run(tx, started.run["id"])
+        assert child is not None
+        pause_run(tx, catalogue, child, transition.now, {"reason": PARENT})
+    else:
+        transition.rings_elsewhere += started.rings
+
+
+def _refuse_circles(tx: Tx, catalogue: Catalogue, definition: Definition) -> None:
+    """Definitions may have changed since the run above was submitted. Raises: UserError."""
+    for mistake in circles(tx, catalogue, definition):
+        raise UserError("waits_for_itself", mistake.message)
 
 
 def _submission(run: Row, definition: Definition, version: Row, value: Any, parent: Parent) -> Submission:
@@ -80,12 +95,14 @@ def answer(tx: Tx, catalogue: Catalogue, child: Row, now: int) -> tuple[list[Rin
         return [], False
     changed = parent if waits else run
     transition = Transition(tx, changed, catalogue.graph(tx, changed["version_id"]), now)
-    if waits:
+    if transition.fail_unloadable():
+        pass
+    elif waits:
         _end_step(transition, step, run)
     else:
         transition.cancel_run()
     transition.close()
-    return transition.rings, transition.ended
+    return transition.all_rings(), transition.ended
 
 
 def _end_step(transition: Transition, step: Row, child: Row) -> None:

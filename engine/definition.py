@@ -37,6 +37,14 @@ NOTHING = Reads()
 
 
 @dataclass(frozen=True, slots=True)
+class Concurrency:
+    """How many runs of a workflow are under way at once; with a `key`, an unrendered text, runs are counted apart by it."""
+
+    limit: int
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One step as written. `fields` holds what belongs to its type alone (prompt, model, params, value ...), unrendered.
 
@@ -82,6 +90,7 @@ class Definition:
     budget_picousd: int | None = None
     deadline_s: float | None = None
     schedules: tuple[ScheduleSpec, ...] = ()
+    concurrency: Concurrency | None = None
     source: str = ""  # the YAML text as it was given
 
     def walk(self) -> Iterator[Step]:

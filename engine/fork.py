@@ -15,6 +15,7 @@ from engine.definition import Step
 from engine.errors import NotFound, UserError
 from engine.inputs import check_inputs
 from engine.nearest import nearest
+from engine.places import enter_line
 from engine.plan import ITERATION, PARTS, Graph, limit_of
 from engine.run_writer import CHILDREN, Ring
 from engine.states import STEP_ENDED, EventType, RunStatus, StepStatus
@@ -47,12 +48,14 @@ def fork(tx: Tx, catalogue: Catalogue, run_id: str, asked: Fork, now: int) -> tu
     old = lock_run(tx, run_id)  # its large values are named by the copies before retention could take them
     if old is None:
         raise NotFound("run_not_found", f"there is no run {run_id}", param="run_id")
-    graph = catalogue.graph(tx, old["version_id"])
+    graph = catalogue.loaded(tx, old["version_id"])
     rows = {row["key"]: row for row in steps_of_run(tx, run_id) if graph.phase(row["key"]) is None}
     _check_step(graph, rows, asked.from_step)
     models = _models(graph, old, asked.models or {})
     run = _new_run(tx, old, graph, asked, now) | {"models_json": dumps(models) if models else None}
     copies = _Copies(graph, rows, asked.from_step, now).made(str(run["id"]))
+    if graph.definition.concurrency is not None:
+        _hold_back(copies)
     run["open_steps"] = sum(row["status"] not in STEP_ENDED for row in copies)
     insert_run(tx, run, loads(old["tags_json"]))
     insert_steps(tx, copies)
@@ -62,7 +65,14 @@ def fork(tx: Tx, catalogue: Catalogue, run_id: str, asked: Fork, now: int) -> tu
     transition.recheck([row for row in copies if row["status"] == StepStatus.WAITING.value])
     transition.close()
     rings = [Ring(row["id"], row["priority"]) for row in copies if row["status"] == StepStatus.READY.value]
-    return run, [*rings, *transition.rings]
+    return run, [*rings, *transition.all_rings(), *enter_line(tx, run, graph.definition, now)]
+
+
+def _hold_back(copies: list[Row]) -> None:
+    """None is ready before the run has its place."""
+    for row in copies:
+        if row["status"] == StepStatus.READY.value:
+            row |= {"status": StepStatus.PENDING.value, "due_us": None}
 
 
 def with_model(step: Step, models_json: str | None) -> Step:

@@ -26,6 +26,7 @@ MAX_ITEMS = 100_000
 MAX_SCHEDULES = 50
 MAX_TOOLS = 128  # that one request may offer: OpenAI's limit
 TOOL_PATTERN = r"^[^/\s$][^/$]*/[^\s$]+$"  # server/tool
+MAX_CONCURRENCY = 10_000  # runs of one workflow, or of one key of it, under way at once
 SIGNAL_PATTERN = r"^[A-Za-z0-9_.-]{1,100}$"
 
 
@@ -37,6 +38,7 @@ class Kind(StrEnum):
     CASES = "cases"
     CHOICE = "choice"
     CHOICES = "choices"
+    CONCURRENCY = "concurrency"
     CONDITION = "condition"
     DURATION = "duration"
     ID = "id"
@@ -146,6 +148,18 @@ SCHEDULE_KEYS: dict[str, Key] = {
     "tags": Key(Kind.OBJECT, "Tags of each run: names and texts."),
     "priority": Key(Kind.CHOICE, "The priority of each run (default normal).", choices=tuple(Priority)),
     "enabled": Key(Kind.BOOLEAN, "Whether it comes due at all (default true)."),
+}
+
+CONCURRENCY_KEYS: dict[str, Key] = {
+    "limit": Key(
+        Kind.INTEGER, "How many runs are under way at once.", required=True, minimum=1, maximum=MAX_CONCURRENCY
+    ),
+    "key": Key(
+        Kind.TEXT,
+        "What is counted apart: an expression over the input that gives text, a number or a boolean.",
+        Rendering.VALUE,
+        examples=("${input.customer}",),
+    ),
 }
 
 STEP_KEYS: dict[str, Key] = {
@@ -424,6 +438,12 @@ TOP_KEYS: dict[str, Key] = {
         "When a run starts by itself, as long as the definition is stored: a cron line, an object, or a list of those.",
         examples=("0 7 * * *",),
     ),
+    "concurrency": Key(
+        Kind.CONCURRENCY,
+        "How many runs of this workflow are under way at once: a number, or `{limit, key}` to count runs apart by a key."
+        " Others wait, queued, and start in order of priority and submission.",
+        examples=(5, {"limit": 1, "key": "${input.customer}"}),
+    ),
     "steps": Key(Kind.STEPS, "What the workflow does, in order unless `needs` says otherwise.", required=True),
     "on_failure": Key(
         Kind.STEPS, "Steps to run when the run has failed, before it ends; `run.error` says why it failed."
@@ -437,4 +457,4 @@ TOP_KEYS: dict[str, Key] = {
 MESSAGE_ROLES = ("system", "developer", "user", "assistant")
 
 LATER_STEP_KEYS = ("concurrency",)
-LATER_TOP_KEYS = ("concurrency", "cache")
+LATER_TOP_KEYS = ("cache",)

@@ -42,10 +42,11 @@ class NewStep:
 
 
 class Graph:
-    """A definition with its edges turned round: who waits for whom."""
+    """A definition with its edges turned round: who waits for whom. `problem`: why it could not be loaded and has no steps."""
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Definition, problem: str | None = None) -> None:
         self.definition = definition
+        self.problem = problem
         self._steps: dict[str, Step] = {}
         self._siblings: dict[str, tuple[Step, ...]] = {}
         self._dependents: dict[str, list[str]] = {}

@@ -17,6 +17,7 @@ from engine.store.database import Row, Tx
 from engine.store.events import History
 from engine.store.json_text import storable
 from engine.store.payloads import pack
+from engine.store.places import get_place
 from engine.store.runs import advance_run, set_run_status
 from engine.store.steps import (
     STEP_COLUMNS,
@@ -88,6 +89,23 @@ class RunWriter:
         self._unlocked: list[Row] = []  # ready as soon as it is written
         self.open_count: int = run["open_steps"]
         self._quieter = False  # whether something stopped being active
+        self._held_back: bool | None = None
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the run waits for its place: none of its steps becomes ready before it has one (`engine.places`)."""
+        if self._held_back is None:
+            limited = self.graph.definition.concurrency is not None
+            self._held_back = limited and not self._has_place()
+        return self._held_back
+
+    def _has_place(self) -> bool:
+        place = get_place(self.tx, self.run["id"])
+        return place is not None and place["since_us"] is not None
+
+    def all_rings(self) -> list[Ring]:
+        """The bells to ring after the commit, those of other runs included."""
+        return [*self.rings, *self.rings_elsewhere]
 
     def add_steps(self, steps: Sequence[Step], *, prefix: str, parent_key: str | None, first_position: int) -> None:
         """Store one list of steps; those that wait on nothing are ready, or wait for the run's start."""
@@ -97,7 +115,7 @@ class RunWriter:
         """Store rows that have been laid out. In a run that was retried they may be there, and begin anew."""
         rows: list[Row] = []
         for new in laid_out:
-            ready = new.waiting_on == 0 and new.type not in PARTS
+            ready = new.waiting_on == 0 and new.type not in PARTS and not self.held_back
             later = ready and (self.run["start_us"] or 0) > self.now
             status = StepStatus.WAITING if later else StepStatus.READY if ready else StepStatus.PENDING
             row = self._blank(new) | {
@@ -151,7 +169,9 @@ class RunWriter:
         return True
 
     def make_ready(self, row: Row) -> None:
-        """The step may be claimed from now on."""
+        """The step may be claimed from now on, or as soon as the run has its place."""
+        if self.held_back:
+            return
         self._unlocked.append(row)
         self.rings.append(Ring(row["id"], row["priority"]))
 

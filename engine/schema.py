@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.durations import DURATION_PATTERN
 from engine.keys import (
+    CONCURRENCY_KEYS,
     EXPRESSION_WORDS,
     ID_PATTERN,
     MAX_NAME,
@@ -174,5 +175,7 @@ def _shape(key: Key) -> dict[str, Any]:
         case Kind.SCHEDULE:
             several = {"type": "array", "minItems": 1, "maxItems": MAX_SCHEDULES, "items": _SCHEDULE}
             return {"anyOf": [_SCHEDULE, several]}
+        case Kind.CONCURRENCY:
+            return {"anyOf": [_shape(CONCURRENCY_KEYS["limit"]), _object(CONCURRENCY_KEYS)]}
         case _:
             return dict(_FIXED[key.kind])

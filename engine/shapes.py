@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.definition import RetryPolicy
+from engine.definition import Concurrency, RetryPolicy
 from engine.durations import parse_duration, parse_instant_us
 from engine.json_schemas import schema_mistake
 from engine.keys import (
+    CONCURRENCY_KEYS,
     EXPRESSION_WORDS,
     ID_PATTERN,
     MAX_NAME,
@@ -359,6 +360,25 @@ def _tools(key: Key, spot: Spot) -> list[str] | None:
     return found
 
 
+def _concurrency(key: Key, spot: Spot) -> Concurrency | None:
+    if spot.node.entries is None:
+        if isinstance(spot.node.value, int):
+            limit = _number(CONCURRENCY_KEYS["limit"], spot)
+            return None if limit is None else Concurrency(int(limit))
+        wrong_type(spot, 'a whole number, or an object such as {limit: 5, key: "${input.customer}"}')
+        return None
+    check_known(spot, CONCURRENCY_KEYS, (), "concurrency")
+    check_required(spot, CONCURRENCY_KEYS, "concurrency")
+    given = {
+        name: check_key(CONCURRENCY_KEYS[name], spot.entry(name))
+        for name in CONCURRENCY_KEYS
+        if name in spot.node.entries
+    }
+    if given.get("limit") is None:
+        return None
+    return Concurrency(given["limit"], given.get("key"))
+
+
 def _retry(key: Key, spot: Spot) -> RetryPolicy | None:
     if spot.node.entries is None:
         wrong_type(spot, "an object such as {max_attempts: 3}")
@@ -383,6 +403,7 @@ _CHECKS: dict[Kind, Callable[[Key, Spot], Any]] = {
     Kind.BOOLEAN: _boolean,
     Kind.CHOICE: _choice,
     Kind.CHOICES: _choices,
+    Kind.CONCURRENCY: _concurrency,
     Kind.CONDITION: _condition,
     Kind.DURATION: _duration,
     Kind.ID: _id,

@@ -37,7 +37,7 @@ def send(tx: Tx, catalogue: Catalogue, run_id: str, signal: tuple[str, Any], now
         raise NotFound("run_not_found", f"there is no run {run_id}", param="run_id")
     if run["status"] in RUN_ENDED:
         raise Conflict("run_ended", f"the run is over ({run['status']}), nothing waits for a signal any more")
-    graph = catalogue.graph(tx, run["version_id"])
+    graph = catalogue.loaded(tx, run["version_id"])
     waiting = steps_waiting_for(tx, run_id, SIGNAL + name)
     approval = name == APPROVE and asks_for_approval(graph)
     if approval:
@@ -57,7 +57,7 @@ def send(tx: Tx, catalogue: Catalogue, run_id: str, signal: tuple[str, Any], now
     transition.close()
     fresh = get_run(tx, run_id)
     assert fresh is not None
-    return fresh, transition.rings, transition.ended
+    return fresh, transition.all_rings(), transition.ended
 
 
 def listen(transition: Transition, row: Row, step: Step, name: str, due_us: int | None) -> None:

@@ -10,6 +10,7 @@ from engine.clock import iso, new_id
 from engine.definition import Definition
 from engine.errors import Conflict
 from engine.inputs import check_inputs
+from engine.places import enter_line
 from engine.plan import Graph
 from engine.states import EventType, Priority, RunStatus
 from engine.store.database import Row, Tx
@@ -100,14 +101,14 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
             return Submitted(earlier, False, ())
     value = check_inputs(asked.definition, asked.input)
     version_id = asked.version["id"] if asked.version else _store_inline(tx, asked.definition, now)
-    graph = catalogue.graph(tx, version_id) if asked.version else Graph(asked.definition)
+    graph = catalogue.loaded(tx, version_id) if asked.version else Graph(asked.definition)
     run = _run_row(tx, asked, value, version_id, now)
     insert_run(tx, run, asked.tags)
     transition = Transition(tx, run, graph, now)
     transition.history.add(EventType.RUN_SUBMITTED, data=_told(asked.firing))
     transition.begin()
     transition.close()
-    return Submitted(run, True, tuple(transition.rings))
+    return Submitted(run, True, (*transition.rings, *enter_line(tx, run, graph.definition, now)))
 
 
 def _store_inline(tx: Tx, definition: Definition, now: int) -> str:

@@ -10,7 +10,7 @@ from engine.catalogue import Catalogue
 from engine.states import RUN_ENDED, AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.requests import abandon_requests
-from engine.store.runs import lock_run, runs_past_deadline
+from engine.store.runs import lock_run, runs_past_deadline, set_run_status
 from engine.store.steps import (
     any_step_due,
     due_steps,
@@ -69,7 +69,7 @@ def bury(
         else:
             _make_ready(transition, row, losses=row["losses"] + 1)
         transition.close()
-        rings += transition.rings
+        rings += transition.all_rings()
         ended = ended or transition.ended
     delete_worker(tx, worker_id)
     return Swept(tuple(rings), len(held), buried=True, run_ended=ended)
@@ -84,7 +84,7 @@ def take_back(tx: Tx, catalogue: Catalogue, worker_id: str, forgotten: Sequence[
             row, transition = found
             _make_ready(transition, row, losses=row["losses"])  # nobody died
             transition.close()
-            rings += transition.rings
+            rings += transition.all_rings()
     return Swept(tuple(rings), len(forgotten))
 
 
@@ -111,12 +111,13 @@ def wake_due(tx: Tx, catalogue: Catalogue, now: int) -> Swept:
         run = lock_run(tx, run_id)
         assert run is not None
         transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+        transition.fail_unloadable()
         for step_id in due[run_id]:
             row = get_step(tx, step_id)
             if row is not None and not transition.ended:
                 time_has_come(transition, row)
         transition.close()
-        rings += transition.rings
+        rings += transition.all_rings()
         ended = ended or transition.ended
     return Swept(tuple(rings), more=len(found) == BATCH, run_ended=ended)
 
@@ -132,20 +133,24 @@ def suspects(tx: Tx) -> list[str]:
     return suspect_steps(tx, BATCH)
 
 
-def expire_runs(tx: Tx, catalogue: Catalogue, now: int) -> int:
-    """Fail the runs whose deadline has passed; returns how many."""
+def expire_runs(tx: Tx, catalogue: Catalogue, now: int) -> Swept:
+    """Fail the runs whose deadline has passed; paused and waiting ones too, since a deadline counts on."""
     tx.point("expire_runs")
-    expired = 0
+    rings: list[Ring] = []
+    ended = False
     for run_id in runs_past_deadline(tx, now, BATCH):
         run = lock_run(tx, run_id)
         assert run is not None
-        if run["status"] in RUN_ENDED or run["status"] == RunStatus.PAUSED.value:
-            continue  # it ended, or was paused, while this waited for the lock
-        expired += 1
+        if run["status"] in RUN_ENDED:
+            continue  # while this waited for the lock
+        if run["status"] == RunStatus.PAUSED.value:  # what comes behind the main steps is not paused
+            set_run_status(tx, run_id, RunStatus.RUNNING)
         transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
         transition.fail_run(None, StepError(ErrorClass.TIMEOUT, "the run's deadline has passed"))
         transition.close()
-    return expired
+        rings += transition.all_rings()
+        ended = ended or transition.ended
+    return Swept(tuple(rings), run_ended=ended)
 
 
 def _held_by(tx: Tx, catalogue: Catalogue, step: Row, worker_id: str, now: int) -> tuple[Row, Transition] | None:
@@ -162,12 +167,16 @@ def _held_by(tx: Tx, catalogue: Catalogue, step: Row, worker_id: str, now: int) 
 
 def _make_ready(transition: Transition, row: Row, *, losses: int) -> None:
     """A suspect is rung for nobody: whoever finds it asks for a process of its own."""
+    if transition.fail_unloadable():
+        return
     put_back_step(transition.tx, row, StepStatus.READY, transition.now, losses=losses)
     if losses < SUSPECT_LOSSES:
         transition.rings.append(Ring(row["id"], row["priority"]))
 
 
 def _fail_alone(transition: Transition, row: Row) -> None:
+    if transition.fail_unloadable():
+        return
     message = (
         f"{row['losses'] + 1} worker processes died while they ran this step, "
         "the last one while it ran this step alone and nothing else"

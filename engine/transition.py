@@ -12,6 +12,7 @@ from engine.containers import child_ended, open_branch, open_parts, part_value
 from engine.definition import Step
 from engine.errors import AIGatewayError
 from engine.expressions import render
+from engine.places import leave_line
 from engine.plan import FINALLY, ON_FAILURE, PARTS, Graph, catches
 from engine.run_writer import Ring, RunWriter, StepError, Verdict
 from engine.scope import scope_of
@@ -68,6 +69,13 @@ class Transition(RunWriter):
         """A foreach, a parallel, a while or an agent begins."""
         self._judge(row, open_parts(self, row, step, items, due_us))
 
+    def fail_unloadable(self) -> bool:
+        """End a run whose definition this release cannot load, with that reason; tells whether it is one."""
+        if self.graph.problem is None:
+            return False
+        self.fail_run(None, StepError(ErrorClass.INTERNAL, self.graph.problem))
+        return True
+
     def fail_run(self, step_key: str | None, error: StepError) -> None:
         """What is still open is cancelled; then come `on_failure` and `finally`, where there are any, and the end."""
         self.cancel_open()
@@ -75,7 +83,9 @@ class Transition(RunWriter):
         if self.run["error_class"] is None:
             self.run |= {"error_step": step_key, **error.columns()}
         definition = self.graph.definition
-        if self.run["phase"] is None and definition.on_failure:
+        if self.held_back:
+            self._end_run(RunStatus.FAILED)  # it never had its place: nothing of it may run
+        elif self.run["phase"] is None and definition.on_failure:
             self._begin_phase(ON_FAILURE, definition.on_failure)
         elif self.run["phase"] != FINALLY and definition.finally_:
             self._begin_phase(FINALLY, definition.finally_)
@@ -212,6 +222,8 @@ class Transition(RunWriter):
             **{name: run[name] for name in ("error_step", "error_class", "error_message")},
         }
         end_run(self.tx, run["id"], values)
+        if self.graph.definition.concurrency is not None or self.graph.problem is not None:
+            self.rings_elsewhere += leave_line(self.tx, run["id"], self.now)
         data = None
         if run["error_class"] is not None:
             data = {"step": run["error_step"], "class": run["error_class"], "message": storable(run["error_message"])}

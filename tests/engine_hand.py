@@ -127,7 +127,7 @@ class Hand:
         return intent.id
 
     def cancel(self, run_id: str) -> Row:
-        return self.do(lambda tx: control.cancel(tx, self.catalogue, run_id, self.now))
+        return self.do(lambda tx: control.cancel(tx, self.catalogue, run_id, self.now))[0]
 
     def pause(self, run_id: str) -> Row:
         return self.do(lambda tx: control.pause(tx, self.catalogue, run_id, self.now))

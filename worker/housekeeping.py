@@ -15,6 +15,7 @@ from engine.child_runs import answer, unanswered
 from engine.clock import now_us
 from engine.errors import RetryableError
 from engine.firing import due_now, fire
+from engine.places import fill, lines_to_fill
 from engine.ports import Doorbell
 from engine.store.database import Database, Tx
 from engine.store.workers import insert_worker, renew_lease
@@ -120,9 +121,12 @@ class Sweeper:
             self._isolate(step_id)
         if await self._database.read(lambda tx: anything_due(tx, now_us())):
             await self._wake()
-            await self._database.write(lambda tx: expire_runs(tx, self._catalogue, now_us()))
+            self._ring(await self._database.write(lambda tx: expire_runs(tx, self._catalogue, now_us())))
         await self._fire()
         await self._answer_steps()
+        for line in await self._database.read(lambda tx: lines_to_fill(tx, now_us())):
+            rings = await self._database.write(lambda tx, name=line: fill(tx, name, now_us()))
+            self._ring(Swept(tuple(rings)))
         self._offer(await self._database.read(lambda tx: overlooked(tx, now_us())))
 
     async def _wake(self) -> None:

@@ -97,7 +97,7 @@ def _transition(services: Services, run_id: str, action: str, fields: dict[str, 
     catalogue, now = services.catalogue, now_us()
     match action:
         case "cancel":
-            return lambda tx: _quiet(cancel(tx, catalogue, run_id, now))
+            return lambda tx: cancel(tx, catalogue, run_id, now)[1]
         case "pause":
             return lambda tx: _quiet(pause(tx, catalogue, run_id, now))
         case "retry":

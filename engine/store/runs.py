@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import bindparam, func, insert, not_, or_, select, update
 
 from engine.states import RUN_ENDED, RunStatus, StepStatus
 from engine.store.database import Row, Tx
@@ -22,6 +22,7 @@ _AT = Statement(
         runs.c.id.in_([bindparam(f"run{number}") for number in range(_AT_ONCE)]), _SEEN
     )
 )
+_LOCK_IF_FREE = Statement(select(runs.c.id).where(runs.c.id == bindparam("run"), _SEEN).with_for_update(skip_locked=True))
 _BY_IDEMPOTENCY_KEY = Statement(select(runs).where(runs.c.idempotency_key == bindparam("key")))
 _BEGIN = Statement(
     update(runs)
@@ -56,7 +57,7 @@ _REOPEN = Statement(
     update(runs)
     .where(runs.c.id == bindparam("run"))
     .values(
-        status=RunStatus.RUNNING.value,
+        status=bindparam("status"),
         retries=func.coalesce(runs.c.retries, 0) + 1,
         pause_reason=None,
         finished_us=None,
@@ -96,6 +97,15 @@ _UNANSWERED = Statement(
 _CHILDREN = Statement(
     select(runs.c.id, runs.c.parent_step_id).where(runs.c.parent_run_id == bindparam("run")).order_by(runs.c.id)
 )
+_LIVE_CHILDREN = Statement(
+    select(runs.c.id)
+    .where(
+        runs.c.parent_run_id == bindparam("run"),
+        not_(one_of(runs.c.status, _ENDED)),
+    )
+    .order_by(runs.c.id)
+)
+_ANSWER_TO = Statement(update(runs).where(runs.c.id == bindparam("run")).values(answers_to=bindparam("step")))
 _STOP_ANSWERING = Statement(update(runs).where(runs.c.id == bindparam("run")).values(answers_to=None))
 _SET_BUDGET = Statement(update(runs).where(runs.c.id == bindparam("run")).values(budget_picousd=bindparam("budget")))
 _PAST_DEADLINE = Statement(
@@ -103,7 +113,7 @@ _PAST_DEADLINE = Statement(
     .where(
         runs.c.deadline_us <= bindparam("now"),
         runs.c.phase.is_(None),  # what comes behind the main steps has time
-        one_of(runs.c.status, [s.value for s in (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING)]),
+        not_(one_of(runs.c.status, _ENDED)),
     )
     .order_by(runs.c.id)  # whoever locks several runs locks them in this order
     .limit(bindparam("most"))
@@ -120,6 +130,11 @@ def insert_run(tx: Tx, row: Mapping[str, Any], tags: Mapping[str, str]) -> None:
 def lock_run(tx: Tx, run_id: str) -> Row | None:
     """The run's row, locked: every transition of a run takes this lock first, so that they follow one another."""
     return tx.one(LOCK_RUN, {"run": run_id})
+
+
+def lock_run_if_free(tx: Tx, run_id: str) -> Row | None:
+    """The run's id, its row locked; None where another transaction has it, without waiting for that."""
+    return tx.one(_LOCK_IF_FREE, {"run": run_id})
 
 
 def lock_runs_above(tx: Tx, run: Row) -> list[Row]:
@@ -174,9 +189,9 @@ def set_run_output(tx: Tx, run_id: str, output_json: str | None, output_digest: 
     tx.send(_SET_OUTPUT, {"run": run_id, "output_json": output_json, "output_digest": output_digest})
 
 
-def reopen_run(tx: Tx, run_id: str, now: int) -> None:
-    """Take back a failed end; a deadline counts from now on."""
-    tx.send(_REOPEN, {"run": run_id, "now": now})
+def reopen_run(tx: Tx, run_id: str, status: RunStatus, now: int) -> None:
+    """Take back a bad end; a deadline counts from now on."""
+    tx.send(_REOPEN, {"run": run_id, "status": status.value, "now": now})
 
 
 def set_run_phase(tx: Tx, run_id: str, phase: str | None) -> None:
@@ -192,6 +207,16 @@ def unanswered_runs(tx: Tx, most: int) -> list[Row]:
 def child_run_ids(tx: Tx, run_id: str) -> dict[str, str]:
     """The newest run that each `workflow` step of a run has started, by the step's row id."""
     return {row["parent_step_id"]: row["id"] for row in tx.all(_CHILDREN, {"run": run_id})}
+
+
+def live_children(tx: Tx, run_id: str) -> list[str]:
+    """Ids of the runs that the steps of a run have started and that have not ended."""
+    return [row["id"] for row in tx.all(_LIVE_CHILDREN, {"run": run_id})]
+
+
+def answer_to(tx: Tx, run_id: str, step_id: str) -> None:
+    """The step that started this run is to be told of its end."""
+    tx.run(_ANSWER_TO, {"run": run_id, "step": step_id})
 
 
 def stop_answering(tx: Tx, run_id: str) -> None:

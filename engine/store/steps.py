@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, delete, func, insert, select, text, update
+from sqlalchemy import and_, bindparam, case, delete, func, insert, not_, select, text, update
 
+from engine.plan import PARTS
 from engine.states import AttemptStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.runs import LOCK_RUN
@@ -194,6 +195,17 @@ _ONE_LESS = Statement(
 )
 _SET_READY = Statement(
     update(steps).where(steps.c.id == bindparam("step")).values(status=StepStatus.READY.value, due_us=bindparam("now"))
+)
+_RELEASE = Statement(
+    update(steps)
+    .where(
+        steps.c.run_id == bindparam("run"),
+        steps.c.status == StepStatus.PENDING.value,
+        steps.c.waiting_on == 0,
+        not_(one_of(steps.c.type, sorted(PARTS))),
+    )
+    .values(status=StepStatus.READY.value, due_us=bindparam("now"))
+    .returning(steps.c.id, steps.c.priority)
 )
 _DUE = Statement(
     select(steps.c.id).where(steps.c.status == StepStatus.WAITING.value, steps.c.due_us <= bindparam("now")).limit(1)
@@ -388,6 +400,11 @@ def one_less(tx: Tx, run_id: str, key: str) -> Row | None:
 def set_ready(tx: Tx, step_id: str, now: int) -> None:
     """The step may be claimed from now on."""
     tx.send(_SET_READY, {"step": step_id, "now": now})
+
+
+def release_steps(tx: Tx, run_id: str, now: int) -> list[Row]:
+    """Make ready what waits for nothing but the run's place; id and priority of each."""
+    return tx.all(_RELEASE, {"run": run_id, "now": now})
 
 
 def any_step_due(tx: Tx, now: int) -> bool:

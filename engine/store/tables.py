@@ -4,6 +4,7 @@ workflows, workflow_versions   definitions: the newest text by name, and every v
 runs, run_tags                 one row a run; hot, so large inputs and outputs live in payloads
 steps, attempts                one row a step, one row a claim of it; `steps.attempt` is the fence
 schedules                      when workflows run by themselves, and what became of each one's firings
+places                         runs of workflows with `concurrency`, in line or under way
 signals                        what was sent to a run by name, and the step that took it
 cached_results                 results of steps with `cache`, by what was called
 events                         append-only history, numbered per run
@@ -240,6 +241,19 @@ schedules = Table(
     Column("updated_us", BigInteger, nullable=False),
     Index(None, "next_us"),
     Index(None, "workflow_name"),
+)
+
+places = Table(
+    "places",
+    metadata,
+    Column("run_id", String(36), ForeignKey("runs.id"), primary_key=True),
+    Column("line", String(310), nullable=False),  # the workflow's name, with the key where there is one
+    Column("rank", Integer, nullable=False),  # of the priority: 0 comes first
+    Column("most", Integer, nullable=False),  # places in all, as the run's own version of the definition says
+    Column("from_us", BigInteger, nullable=False),  # not under way before
+    Column("since_us", BigInteger),  # under way since; null: in line
+    Index("ix_places_in_line", "line", "rank", "run_id", **_where("since_us IS NULL")),
+    Index("ix_places_under_way", "line", **_where("since_us IS NOT NULL")),
 )
 
 signals = Table(

@@ -4,6 +4,7 @@ import ast
 import sqlite3
 import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,12 @@ OF_STEP_TYPES = {"signal", "fork", "answer", "remember"}
 OF_RETENTION = {"take_turn", "give_up_runs", "delete_runs", "prune_old", "prune_payloads"}
 OF_CHAT = {"claim_answer", "keep_answer", "release_answer", "remember_answer"}
 OF_SCHEDULES = {"create_schedule", "fire_schedule", "remove_schedule"}
+OF_LIMITS = {"fill"}
+ALONE: dict[str, Any] = {
+    "name": "alone",
+    "concurrency": 1,
+    "steps": [{"id": "only", "type": "llm", "model": "up/gpt-6-luna", "prompt": "one"}],
+}
 OUTER: dict[str, Any] = {
     "name": "outer",
     "steps": [
@@ -66,7 +73,8 @@ def points_in_the_code() -> set[str]:
 
 
 def test_every_commit_point_is_killed_at() -> None:
-    assert points_in_the_code() == BY_ITSELF | ASKED_FOR | OF_STEP_TYPES | OF_SCHEDULES | OF_RETENTION | OF_CHAT
+    parts = (BY_ITSELF, ASKED_FOR, OF_STEP_TYPES, OF_SCHEDULES, OF_RETENTION, OF_CHAT, OF_LIMITS)
+    assert points_in_the_code() == set().union(*parts)
 
 
 class Patient:
@@ -252,6 +260,20 @@ def test_retention_is_finished_by_the_next_after_death_at(point: str, moment: st
             left = {table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in LEFT}
         assert left == LEFT
         assert patient.ask("GET", f"/v1/runs/{ids[0]}").json()["output"] == texts[0]
+def test_a_run_that_a_dying_sweeper_had_started_ends_once(moment: str, tmp_path: Path) -> None:
+    marker = tmp_path / "died"
+    crash = {"_AIGATEWAY_CRASH_AT": f"fill:{moment}:{marker}"}
+    with OpenAIUpstream() as upstream, gateway(tmp_path / "home", config(upstream), **crash) as up:
+        patient = Patient(up)
+        patient.start_again()
+        patient.ask("PUT", "/v1/workflows/alone", json=ALONE)
+        soon = (datetime.now(UTC) + timedelta(milliseconds=300)).isoformat()
+        asked = [patient.ask("POST", "/v1/runs", json={"workflow": "alone", "start_at": soon}) for _ in range(3)]
+        for answer in asked:
+            run = patient.ask("GET", f"/v1/runs/{answer.json()['id']}", params={"wait": 40}).json()
+            assert run["status"] == "succeeded", (run, up.logs())
+        assert marker.exists(), "nobody died"
+        assert upstream.control.count() == 3
 
 
 @pytest.mark.chaos

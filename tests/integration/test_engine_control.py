@@ -177,7 +177,7 @@ def test_a_retry_starts_tries_losses_and_deadlines_anew(hand: Hand) -> None:
     assert hand.run(run_id)["error_class"] == "worker_lost"
     hand.pass_time(100)
     hand.retry(run_id)
-    assert hand.do(lambda tx: sweeper.expire_runs(tx, hand.catalogue, hand.now)) == 0
+    assert hand.do(lambda tx: sweeper.expire_runs(tx, hand.catalogue, hand.now)).run_ended is False
     held = hand.claim(run_id, "only", "w9")
     assert held.started_us == hand.now
     row = hand.step(run_id, "only")
@@ -186,7 +186,7 @@ def test_a_retry_starts_tries_losses_and_deadlines_anew(hand: Hand) -> None:
     hand.bury("w9")
     assert hand.statuses(run_id) == {"only": "ready"}
     hand.pass_time(60)
-    assert hand.do(lambda tx: sweeper.expire_runs(tx, hand.catalogue, hand.now)) == 1
+    assert hand.do(lambda tx: sweeper.expire_runs(tx, hand.catalogue, hand.now)).run_ended is True
     assert hand.run(run_id)["deadline_us"] == hand.now
     assert SECOND * 160 + hand.run(run_id)["created_us"] == hand.now
 
@@ -194,7 +194,7 @@ def test_a_retry_starts_tries_losses_and_deadlines_anew(hand: Hand) -> None:
 def test_a_run_that_ran_out_of_time_can_be_retried(hand: Hand) -> None:
     run_id = hand.start(WITH_DEADLINES)
     hand.pass_time(61)
-    assert hand.do(lambda tx: sweeper.expire_runs(tx, hand.catalogue, hand.now)) == 1
+    assert hand.do(lambda tx: sweeper.expire_runs(tx, hand.catalogue, hand.now)).run_ended is True
     assert hand.retry(run_id) == [hand.step(run_id, "only")["id"]]
     hand.finish(run_id, "only", "in time")
     assert hand.view(run_id)["output"] == "in time"

@@ -42,7 +42,7 @@ def overlooked(hand: Hand) -> list[str]:
 
 
 def expire(hand: Hand) -> int:
-    return hand.do(lambda tx: sweeper.expire_runs(tx, hand.catalogue, hand.now))
+    return hand.do(lambda tx: sweeper.expire_runs(tx, hand.catalogue, hand.now)).run_ended
 
 
 def test_a_lease_lapses_only_when_it_has_run_out(hand: Hand) -> None:

@@ -9,7 +9,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from engine.filters import FILTERS, TESTS
-from engine.keys import RETRY_KEYS, STEP_KEYS, STEP_TYPES, TOP_KEYS
+from engine.keys import CONCURRENCY_KEYS, RETRY_KEYS, STEP_KEYS, STEP_TYPES, TOP_KEYS
 from engine.loader import load
 from engine.schema import language_schema
 
@@ -32,9 +32,11 @@ def test_every_key_has_an_example() -> None:
         for step in steps_in(found):
             shown |= {(kind, key) for key in step for kind in (step["type"], "*")}
             shown |= {("retry", key) for key in step.get("retry", {})}
+        shown |= {("concurrency", key) for key in found.get("concurrency", {})}
     wanted = (
         {("", key) for key in TOP_KEYS} | {("*", key) for key in STEP_KEYS} | {("retry", key) for key in RETRY_KEYS}
     )
+    wanted |= {("concurrency", key) for key in CONCURRENCY_KEYS}
     asked = set(STEP_TYPES["llm"].keys)  # an agent takes these as well: one example serves for both
     own = {name: set(kind.keys) - (asked if name == "agent" else set()) for name, kind in STEP_TYPES.items()}
     wanted |= {(name, key) for name, keys in own.items() for key in keys}
