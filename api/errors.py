@@ -15,6 +15,7 @@ from engine.errors import (
     LimitExceeded,
     NotFound,
     RetryableError,
+    TooLarge,
     UserError,
 )
 from engine.states import ErrorClass
@@ -34,6 +35,16 @@ _STATUS_OF_CLASS: Mapping[ErrorClass, int] = {
     ErrorClass.BUDGET_EXCEEDED: 402,
     ErrorClass.TOOL_ERROR: 502,
     ErrorClass.INVALID_OUTPUT: 502,
+}
+_STATUS_OF_KIND: Mapping[type[AIGatewayError], int] = {  # the first that fits
+    NotFound: 404,
+    Conflict: 409,
+    TooLarge: 413,
+    BudgetExceeded: 402,
+    Forbidden: 403,
+    UserError: 400,
+    LimitExceeded: 429,
+    RetryableError: 503,
 }
 _TYPE_OF_STATUS = {
     401: "authentication_error",
@@ -108,22 +119,8 @@ def status_of(error: AIGatewayError) -> int:
             return error.status
         case ProviderError():
             return _upstream_status(error)
-        case NotFound():
-            return 404
-        case Conflict():
-            return 409
-        case BudgetExceeded():
-            return 402
-        case Forbidden():
-            return 403
-        case LimitExceeded():
-            return 429
-        case UserError():
-            return 400
-        case RetryableError():
-            return 503
         case _:
-            return 500
+            return next((status for kind, status in _STATUS_OF_KIND.items() if isinstance(error, kind)), 500)
 
 
 def error_body(error: AIGatewayError, status: int) -> dict[str, Any]:

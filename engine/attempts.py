@@ -17,7 +17,7 @@ from engine.catalogue import Catalogue
 from engine.child_runs import call
 from engine.clock import iso
 from engine.definition import Definition, Step
-from engine.errors import AIGatewayError, BudgetExceeded, Conflict
+from engine.errors import AIGatewayError, BudgetExceeded, Conflict, TooLarge
 from engine.fork import with_model
 from engine.ledger import CallScope, Intent, Settlement
 from engine.money import usd_text
@@ -283,15 +283,25 @@ def _apply(transition: Transition, row: Row, held: Claimed, ended: Ended, catalo
             end_attempt(transition.tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, transition.now)
             add_calls(transition, row, held.step, calls)
             transition.end_step(row, StepStatus.SUCCEEDED, output=message, model=model)
-        case Succeeded() | Skipped():
+        case Succeeded():
+            _succeed(transition, row, held, outcome)
+        case Skipped():
             end_attempt(transition.tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, transition.now)
-            succeeded = isinstance(outcome, Succeeded)
-            output, model = (outcome.output, outcome.model) if succeeded else (None, None)
-            status = StepStatus.SUCCEEDED if succeeded else StepStatus.SKIPPED
-            transition.end_step(row, status, output=output, model=model)
+            transition.end_step(row, StepStatus.SKIPPED)
         case _:
             end_attempt(transition.tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, transition.now)
             _go_on(transition, row, held.step, outcome, catalogue)
+
+
+def _succeed(transition: Transition, row: Row, held: Claimed, outcome: Succeeded) -> None:
+    """A result that is too large to be stored fails the step at once: a further attempt would be as large."""
+    try:
+        kept = transition.keep(outcome.output)
+    except TooLarge as error:
+        _fail(transition, row, held, Failed(ErrorClass.INVALID_OUTPUT, error.message, final=True), chance=0.0)
+        return
+    end_attempt(transition.tx, row["id"], held.attempt, AttemptStatus.SUCCEEDED, transition.now)
+    transition.end_step(row, StepStatus.SUCCEEDED, kept=kept, model=outcome.model)
 
 
 def _go_on(transition: Transition, row: Row, step: Step, outcome: GoesOn, catalogue: Catalogue) -> None:

@@ -50,7 +50,7 @@ def open_parts(
     if step.type == "while":
         return _next_iteration(writer, row, step, 0)
     items = items or []
-    set_items(writer.tx, row["id"], *pack(writer.tx, items, writer.now), len(items))
+    set_items(writer.tx, row["id"], *pack(writer.tx, items, writer.now, "items"), len(items))
     opened = row | {"size": len(items), "progress": 0, "waiting_on": len(items)}
     concurrency = step.fields.get("concurrency", DEFAULT_CONCURRENCY)
     if not items:

@@ -3,6 +3,7 @@
 AIGatewayError
 ├── UserError            the caller mends the request, the file or the configuration
 │   ├── NotFound         the named thing does not exist
+│   ├── TooLarge         a value is larger than what is stored of one
 │   ├── Conflict         the thing exists but is not in a state that allows this
 │   ├── Forbidden        this caller may not do that
 │   └── BudgetExceeded   the call's worst case does not fit into what is left
@@ -51,6 +52,10 @@ class UserError(AIGatewayError):
 
 class NotFound(UserError):
     """The named thing does not exist."""
+
+
+class TooLarge(UserError):
+    """A value is larger than what is stored of one."""
 
 
 class Conflict(UserError):

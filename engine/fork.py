@@ -110,7 +110,7 @@ def _models(graph: Graph, old: Row, asked: Mapping[str, str]) -> dict[str, str]:
 def _new_run(tx: Tx, old: Row, graph: Graph, asked: Fork, now: int) -> Row:
     text, digest = old["input_json"], old["input_digest"]
     if asked.input is not None:
-        text, digest = pack(tx, check_inputs(graph.definition, asked.input), now)
+        text, digest = pack(tx, check_inputs(graph.definition, asked.input), now, "input")
     deadline_s = graph.definition.deadline_s
     return old | dict.fromkeys(_ENDS) | {
         "id": new_id(),

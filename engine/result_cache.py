@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.definition import Step
+from engine.errors import TooLarge
 from engine.expressions import render
 from engine.keys import STEP_TYPES, Rendering
 from engine.ports import Succeeded
@@ -34,9 +35,12 @@ def recall(tx: Tx, digest: str, now: int) -> Succeeded | None:
 
 
 def remember(tx: Tx, digest: str, result: Succeeded, lifetime_s: float, now: int) -> None:
-    """Keep a result; safe to repeat."""
+    """Keep a result; safe to repeat. One that is too large is not kept: its step fails with that."""
     tx.point("remember")
     lock_name(tx, f"cache:{digest}")
-    text, payload = pack(tx, result.output, now)
+    try:
+        text, payload = pack(tx, result.output, now)
+    except TooLarge:
+        return
     row = {"digest": digest, "output_json": text, "output_digest": payload, "model": result.model, "created_us": now}
     replace_cached_result(tx, row | {"expires_us": now + int(lifetime_s * 1_000_000)}, now)

@@ -35,6 +35,8 @@ from engine.store.steps import (
 )
 
 MODEL_LIMIT = 200  # characters, as wide as the column
+Kept = tuple[str | None, str | None]  # a value as rows keep it: its text, or the digest of its payload
+NOTHING_KEPT: Kept = (None, None)
 CHILDREN, TIMER, CHILD_RUN, SIGNAL = "children", "timer", "run", "signal:"  # what a step waits for
 
 _STEP_EVENT = {
@@ -200,18 +202,21 @@ class RunWriter:
         """A step waits for its next attempt."""
         self._quieter = True
 
+    def keep(self, output: Any) -> Kept:
+        """Store a result. Raises: TooLarge."""
+        return NOTHING_KEPT if output is None else pack(self.tx, output, self.now)
+
     def write_end(
         self,
         row: Row,
         status: StepStatus,
         *,
-        output: Any = None,
+        kept: Kept = NOTHING_KEPT,
         model: str | None = None,
         error: StepError | None = None,
     ) -> None:
-        """Write a row's end, and tell the history of it where it is a step."""
-        text, digest = pack(self.tx, output, self.now) if output is not None else (None, None)
-        values = {"output_json": text, "output_digest": digest}
+        """Write a row's end, with its result as `keep` gave it, and tell the history of it where it is a step."""
+        values = {"output_json": kept[0], "output_digest": kept[1]}
         name = None if model is None else storable(model)[:MODEL_LIMIT]
         end_step(
             self.tx, row["id"], status, self.now, model=name, **values, **(error.columns() if error else {})

@@ -45,7 +45,7 @@ def send(tx: Tx, catalogue: Catalogue, run_id: str, signal: tuple[str, Any], now
     else:
         _check([graph.step(row["key"]) for row in waiting[:1]] or _listeners(graph, name), name, payload)
     transition = Transition(tx, run, graph, now)
-    text, digest = pack(tx, payload, now)
+    text, digest = pack(tx, payload, now, "payload")
     taken_by = waiting[0]["key"] if waiting else None
     row = {"id": new_id(), "run_id": run_id, "name": name, "taken_by": taken_by, "created_us": now}
     insert_signal(tx, row | {"payload_json": text, "payload_digest": digest})

@@ -126,7 +126,7 @@ def _store_inline(tx: Tx, definition: Definition, now: int) -> str:
 
 
 def _run_row(tx: Tx, asked: Submission, value: Any, version_id: str, now: int) -> Row:
-    text, digest = pack(tx, value, now)
+    text, digest = pack(tx, value, now, "input")
     budget = asked.budget_picousd if asked.budget_picousd is not None else asked.definition.budget_picousd
     deadline_s = asked.definition.deadline_s
     return {

@@ -10,16 +10,16 @@ from typing import Any
 
 from engine.containers import child_ended, open_branch, open_parts, part_value
 from engine.definition import Step
-from engine.errors import AIGatewayError
+from engine.errors import AIGatewayError, TooLarge
 from engine.expressions import render
 from engine.places import leave_line
 from engine.plan import FINALLY, ON_FAILURE, PARTS, Graph, catches
-from engine.run_writer import Ring, RunWriter, StepError, Verdict
+from engine.run_writer import Kept, Ring, RunWriter, StepError, Verdict
 from engine.scope import scope_of
 from engine.states import ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.json_text import storable
-from engine.store.payloads import pack, unpack
+from engine.store.payloads import unpack
 from engine.store.runs import begin_phase, end_run, set_run_output
 from engine.store.steps import one_less, step_by_key
 from engine.webhook_outbox import queue_webhook
@@ -49,16 +49,31 @@ class Transition(RunWriter):
         status: StepStatus,
         *,
         output: Any = None,
+        kept: Kept | None = None,
         model: str | None = None,
         error: StepError | None = None,
     ) -> None:
-        """Write a step's end and make ready what waited for it; the last end of a list ends its container or the run."""
+        """Write a step's end and make ready what waited for it; the last end of a list ends its container or the run.
+
+        `kept` is the output where it is stored already. One that is too large to be stored fails the step.
+        """
         if status is StepStatus.FAILED:
             assert error is not None
             self._fail(step, error)
             return
-        self.write_end(step, status, output=output, model=model)
-        self._unlock(step)
+        kept = self._kept(step, output) if kept is None else kept
+        if kept is not None:
+            self.write_end(step, status, kept=kept, model=model)
+            self._unlock(step)
+
+    def _kept(self, row: Row, output: Any) -> Kept | None:
+        """The stored result; None where it is too large, and the row has failed with that."""
+        try:
+            return self.keep(output)
+        except TooLarge as error:
+            self.cancel_inside(row["key"])
+            self._fail(row, StepError(ErrorClass.INVALID_OUTPUT, error.message))
+            return None
 
     def branch(self, row: Row, step: Step, branch: str | None, due_us: int | None = None) -> None:
         """A step runs the steps of one of its branches; None: of none, and succeeds with null."""
@@ -67,7 +82,11 @@ class Transition(RunWriter):
 
     def open(self, row: Row, step: Step, items: list[Any] | None, due_us: int | None) -> None:
         """A foreach, a parallel, a while or an agent begins."""
-        self._judge(row, open_parts(self, row, step, items, due_us))
+        try:
+            verdict = open_parts(self, row, step, items, due_us)
+        except TooLarge as error:
+            verdict = Verdict(error=StepError(ErrorClass.INVALID_OUTPUT, error.message))
+        self._judge(row, verdict)
 
     def fail_unloadable(self) -> bool:
         """End a run whose definition this release cannot load, with that reason; tells whether it is one."""
@@ -148,8 +167,10 @@ class Transition(RunWriter):
             self._fail(row, verdict.error)
         elif row["branch"] == "on_error" and row["type"] not in PARTS:
             error = StepError(ErrorClass(row["error_class"]), row["error_message"])
-            self.write_end(row, StepStatus.FAILED, output=verdict.output, error=error)
-            self._unlock(row)
+            kept = self._kept(row, verdict.output)
+            if kept is not None:
+                self.write_end(row, StepStatus.FAILED, kept=kept, error=error)
+                self._unlock(row)
         else:
             self.end_step(row, StepStatus.SUCCEEDED, output=verdict.output, model=verdict.model)
 
@@ -193,10 +214,10 @@ class Transition(RunWriter):
             else:
                 scope = scope_of(self.tx, self.run, self.graph, definition.output_reads)
                 output = render(definition.output, scope)
+            text, digest = self.keep(output)
         except AIGatewayError as error:
             self.fail_run(None, StepError(ErrorClass.INVALID_OUTPUT, f"output: {error.message}"))
             return False
-        text, digest = pack(self.tx, output, self.now) if output is not None else (None, None)
         self.run |= {"output_json": text, "output_digest": digest}
         return True
 

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard, cast
 
 MAX_ITERATIONS = 10_000
 MAX_WORK = 600_000
-DEFAULT_LIMIT = 1_048_576  # characters
+DEFAULT_LIMIT = 16 * 1_048_576  # characters: what a value may have (`engine.store.payloads`)
 MAX_INTEGER = 2**63 - 1
 
 

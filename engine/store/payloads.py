@@ -6,12 +6,14 @@ from typing import Any
 from sqlalchemy import bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from engine.errors import TooLarge
 from engine.store.database import Tx
 from engine.store.json_text import dumps, loads
 from engine.store.statements import Statement
 from engine.store.tables import payloads
 
 INLINE_LIMIT = 4096  # characters; beyond it a hot row would grow over its page
+VALUE_LIMIT = 16 * 1_048_576  # bytes of JSON; the same for every process, so that none refuses what another took
 
 _COLUMNS = ("digest", "body", "size_bytes", "created_us")
 # A value that is there already is locked until the row that names it is stored: retention passes it over.
@@ -26,12 +28,18 @@ _INSERT = {
 _SELECT = Statement(select(payloads.c.body).where(payloads.c.digest == bindparam("digest")))
 
 
-def pack(tx: Tx, value: Any, now: int) -> tuple[str | None, str | None]:
-    """Store a JSON value; returns (text to keep in the row, digest of the payload), one of them None."""
+def pack(tx: Tx, value: Any, now: int, name: str = "the result") -> tuple[str | None, str | None]:
+    """Store a JSON value; returns (text to keep in the row, digest of the payload), one of them None.
+
+    Raises: TooLarge, with nothing stored, which names the value, its size and the limit.
+    """
     text = dumps(value)
     if len(text) <= INLINE_LIMIT:
         return text, None
     body = text.encode(errors="surrogatepass")
+    if len(body) > VALUE_LIMIT:
+        size, most = len(body) / 1_048_576, VALUE_LIMIT // 1_048_576
+        raise TooLarge("value_too_large", f"{name} has {size:.1f} MiB, a value may have at most {most}", param=name)
     digest = hashlib.sha256(body).hexdigest()
     tx.send(
         _INSERT[tx.dialect],

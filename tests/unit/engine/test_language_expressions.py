@@ -177,7 +177,7 @@ def test_references_are_found_without_evaluating() -> None:
 
 
 def test_bounds_hold_on_size_loops_and_work() -> None:
-    big = {"big": "x" * 600_000, "many": list(range(9_000)), "rows": [list(range(200))] * 60}
+    big = {"big": "x" * 9_000_000, "many": list(range(9_000)), "rows": [list(range(200))] * 60}
     attempts = [
         "${big}${big}", "${big ~ big}", "${big + big}", "${[big, big]}", "${[big, big] | join}", "${big | replace('x', 'yy') | length}", "${[big, big] | tojson}",
         "{% for a in many %}{% for b in many %}{% endfor %}{% endfor %}", "{% for a in rows %}{% for b in a %}{% endfor %}{% endfor %}",
