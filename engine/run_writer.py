@@ -151,6 +151,7 @@ class RunWriter:
             "type": new.type,
             "parent_key": new.parent_key,
             "position": new.position,
+            "workflow_name": self.run["workflow_name"],
             "priority": self.run["priority"],
             "waiting_on": new.waiting_on,
             "attempt": 0,

@@ -14,6 +14,7 @@ from engine.catalogue import Catalogue
 from engine.child_runs import answer, unanswered
 from engine.clock import now_us
 from engine.errors import RetryableError
+from engine.fairness import Turns, owed_turns
 from engine.firing import due_now, fire
 from engine.places import fill, lines_to_fill
 from engine.ports import Doorbell
@@ -96,6 +97,7 @@ class Sweeper:
         self._runner = runner
         self._neighbours = neighbours
         self._isolate = isolate
+        self._turns = Turns()
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -128,6 +130,19 @@ class Sweeper:
             rings = await self._database.write(lambda tx, name=line: fill(tx, name, now_us()))
             self._ring(Swept(tuple(rings)))
         self._offer(await self._database.read(lambda tx: overlooked(tx, now_us())))
+        await self._take_turns()
+
+    async def _take_turns(self) -> None:
+        """A full process owes slots to workflows that hold less than their share."""
+        if self._runner is None:
+            return
+        if not self._runner.is_full():
+            self._runner.owe(())
+            return
+        slots, held = self._runner.slots()
+        after = self._turns.after
+        self._turns = await self._database.read(lambda tx: owed_turns(tx, held, slots, after))
+        self._runner.owe(self._turns.step_ids)
 
     async def _wake(self) -> None:
         """Everything whose time has come, transaction by transaction."""

@@ -7,7 +7,8 @@ is full, so that what is waiting stays in the queue for others.
 import asyncio
 import random
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -84,6 +85,7 @@ class StepRunner:
         self._draining = threading.Event()
         self._grace_is_over = False
         self.in_flight: dict[str, InFlight] = {}
+        self._turns: deque[str] = deque()  # steps that get the next slots that become free (engine.fairness)
         self.run_ended = asyncio.Event()  # set whenever a run ended here: its webhook is waiting
 
     def answer(self, step_id: str) -> None:
@@ -104,6 +106,18 @@ class StepRunner:
         """This one step, to the end of its attempt."""
         if self.offer(step_id):
             await asyncio.wait(self._tasks)
+
+    def is_full(self) -> bool:
+        """Whether every slot is taken."""
+        return len(self._tasks) >= self._limits.concurrency
+
+    def slots(self) -> tuple[int, Counter[str]]:
+        """How many there are, and those taken by workflow."""
+        return self._limits.concurrency, Counter(entry.held.run["workflow_name"] for entry in self.in_flight.values())
+
+    def owe(self, step_ids: Iterable[str]) -> None:
+        """These steps come before any bell, in place of what was owed before. Called on the loop."""
+        self._turns = deque(step_ids)
 
     async def drain(self, grace_s: float) -> None:
         """Take nothing new, let what is under way finish within its grace, hand the rest back uncounted."""
@@ -130,7 +144,10 @@ class StepRunner:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._room.release()
+        if self._turns and not self._draining.is_set():
+            self._start(self._turns.popleft())  # in the same slot
+        else:
+            self._room.release()
 
     async def _work(self, first: str) -> None:
         """The step, and then the next one of the same run for as long as there is just one."""
@@ -245,8 +262,11 @@ class StepRunner:
         return done.following
 
     async def _end_and_go_on(self, held: Claimed, ended: Ended) -> Completed:
-        """Should the next step's claim be what fails, this one's end is written without it."""
-        if not self._draining.is_set() and not self._limits.alone:
+        """Should the next step's claim be what fails, this one's end is written without it.
+
+        Where others are owed a turn this one's slot is theirs, however long the run still is.
+        """
+        if not (self._draining.is_set() or self._limits.alone or self._turns):
             try:
                 return await self._write_end(held, ended, go_on=True)
             except Exception:

@@ -60,6 +60,8 @@ SUSPECT_LOSSES = 2
 """A step on board of that many dying workers runs alone from then on (contract, promise 12)."""
 SUSPECT = f"steps.status = 'ready' AND steps.losses >= {SUSPECT_LOSSES}"
 """Such steps, ready to be run."""
+READY = "status = 'ready'"
+"""The same for steps that may be claimed."""
 
 
 def _where(condition: str) -> dict[str, Any]:
@@ -185,6 +187,7 @@ steps = Table(
     ),  # items, iterations or turns started so far; of a turn its calls; of a call 1: approved
     Column("position", Integer, nullable=False),
     Column("status", String(20), nullable=False),
+    Column("workflow_name", String(200)),  # of its run; null: stored by a release before
     Column("priority", String(10), nullable=False),
     Column("waiting_on", Integer, nullable=False),  # needs (or children) that have not ended
     Column("attempt", Integer, nullable=False),  # claims so far; the fence
@@ -206,6 +209,7 @@ steps = Table(
     Index("ix_steps_waits_for", "run_id", "waits_for", **_where("waits_for IS NOT NULL")),
     Index("ix_steps_active", "run_id", **_where(ACTIVE)),
     Index("ix_steps_suspect", "due_us", **_where(SUSPECT.replace("steps.", ""))),
+    Index("ix_steps_ready", "priority", "workflow_name", "due_us", **_where(READY)),
     _naming("steps", "input_digest"),
     _naming("steps", "output_digest"),
 )

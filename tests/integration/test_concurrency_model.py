@@ -108,7 +108,7 @@ class Play:
 
     def _die(self, number: int) -> None:
         """A worker takes the step and dies: the run keeps its place, the step is ready again."""
-        if self._going(number) and self.hand.step(self.runs[number], "only")["losses"] < 3:
+        if self._going(number) and self.hand.step(self.runs[number], "only")["losses"] < 1:
             self.hand.enter_worker("mortal")
             self.hand.claim(self.runs[number], "only", "mortal")
             self.hand.bury("mortal")

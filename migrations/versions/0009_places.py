@@ -1,18 +1,28 @@
-"""Runs of workflows with `concurrency`, in line or under way.
+"""Runs of workflows with `concurrency`, in line or under way; ready steps by workflow.
 
-Safe while the release before this one still runs: that one refuses such definitions.
+Safe while the release before this one still runs: it refuses such definitions, and the steps that it stores name no workflow.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
+    op.add_column("steps", sa.Column("workflow_name", sa.String(length=200), nullable=True))
+    ready = sa.text("status = 'ready'")
+    op.create_index(
+        "ix_steps_ready",
+        "steps",
+        ["priority", "workflow_name", "due_us"],
+        unique=False,
+        sqlite_where=ready,
+        postgresql_where=ready,
+    )
     op.create_table(
         "places",
         sa.Column("run_id", sa.String(length=36), nullable=False),

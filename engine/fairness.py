@@ -1,0 +1,49 @@
+"""Whose turn it is when a worker process has no slot free: a flood of one workflow does not hold up the others.
+
+Bells are answered in the order in which they were rung, so the steps of a workflow that a few thousand runs were submitted before
+would wait behind all of those. A full process therefore looks (each sweep) for workflows that have ready steps and hold less than
+their share of its slots, which is the slots divided by the workflows that have something to do; these get the next slots that
+become free. Within the highest priority that has ready steps: priorities stay what they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+
+from engine.states import Priority
+from engine.store.database import Tx
+from engine.store.ready_steps import ready_steps_of, workflows_with_ready_steps
+
+MOST_WORKFLOWS = 50  # that one look takes in; the next goes on behind them
+_CLASSES = (Priority.HIGH, Priority.NORMAL, Priority.LOW)
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Steps to be taken before any bell is answered, workflow by workflow; `after`: where the next look begins."""
+
+    step_ids: tuple[str, ...] = ()
+    after: str = ""
+
+
+def owed_turns(tx: Tx, held: Mapping[str, int], slots: int, after: str) -> Turns:
+    """What a full process owes. `held`: its slots by workflow."""
+    for priority in _CLASSES:
+        names = workflows_with_ready_steps(tx, priority.value, after, MOST_WORKFLOWS)
+        if not names and after:
+            names = workflows_with_ready_steps(tx, priority.value, "", MOST_WORKFLOWS)
+        if names:
+            following = names[-1] if len(names) == MOST_WORKFLOWS else ""
+            return Turns(_owed(tx, priority, names, held, slots), following)
+    return Turns()
+
+
+def _owed(tx: Tx, priority: Priority, names: list[str], held: Mapping[str, int], slots: int) -> tuple[str, ...]:
+    share = max(1, slots // len({*names, *held}))
+    missing = {name: share - held.get(name, 0) for name in names}
+    found = [
+        ready_steps_of(tx, priority.value, name, number)
+        for name, number in sorted(missing.items(), key=lambda each: -each[1])
+        if number > 0
+    ]
+    return tuple(step_id for step_id in chain.from_iterable(zip_longest(*found)) if step_id is not None)
