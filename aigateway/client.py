@@ -63,6 +63,10 @@ class Client:
         """The decoded body of a POST; parameters are those of the query."""
         return self._send("POST", path, json=dict(body or {}), params=params)
 
+    def send(self, path: str, payload: Any) -> Any:
+        """The decoded body of a POST whose body may be any JSON value; None goes without a body."""
+        return self._send("POST", path, json=payload)
+
     def delete(self, path: str) -> Any:
         """The decoded body of a DELETE."""
         return self._send("DELETE", path)

@@ -200,7 +200,7 @@ async def _workflow_mistakes(services: Services, definition: Definition, *, bein
     mistakes = await services.database.read(look)
     missing = {mistake.path for mistake in mistakes}
     names = [step.fields["workflow"] for step in steps if f"steps.{step.id}.workflow" in missing]
-    taken_up = [] if being_stored else [await _take_up_new_files(services, name) for name in names]
+    taken_up = [] if being_stored else [await take_up_new_files(services, name) for name in names]
     return await services.database.read(look) if any(taken_up) else mistakes
 
 

@@ -26,20 +26,20 @@ class Inputs:
     texts: frozenset[str]
 
 
-def parse_inputs(given: Sequence[str]) -> Inputs:
-    """The options as they stand. Raises: BadParameter."""
+def parse_inputs(given: Sequence[str], option: str = "-i") -> Inputs:
+    """What that option gave, as it stands. Raises: BadParameter."""
     values: dict[str, Any] = {}
     texts: set[str] = set()
     for entry in given:
         key, equals, value = entry.partition("=")
         if not equals or not key.rstrip(":"):
-            raise typer.BadParameter(f"{entry!r} is not key=value", param_hint="-i")
+            raise typer.BadParameter(f"{entry!r} is not key=value", param_hint=option)
         typed = key.endswith(":")
         key = key.removesuffix(":")
         if key in values:
-            raise typer.BadParameter(f"{key} is given twice", param_hint="-i")
-        text = _file(key, value[1:]) if value.startswith("@") else value
-        values[key] = _json(key, text) if typed else text
+            raise typer.BadParameter(f"{key} is given twice", param_hint=option)
+        text = _file(key, value[1:], option) if value.startswith("@") else value
+        values[key] = _json(key, text, option) if typed else text
         if not typed:
             texts.add(key)
     return Inputs(values, frozenset(texts))
@@ -128,17 +128,17 @@ _WORDS = {
 }
 
 
-def _file(key: str, name: str) -> str:
+def _file(key: str, name: str, option: str) -> str:
     try:
         return Path(name).read_text(encoding="utf-8")
     except OSError as error:
-        raise typer.BadParameter(f"{key}: {name}: {error.strerror}", param_hint="-i") from None
+        raise typer.BadParameter(f"{key}: {name}: {error.strerror}", param_hint=option) from None
     except UnicodeDecodeError:
-        raise typer.BadParameter(f"{key}: {name} is not UTF-8 text", param_hint="-i") from None
+        raise typer.BadParameter(f"{key}: {name} is not UTF-8 text", param_hint=option) from None
 
 
-def _json(key: str, text: str) -> Any:
+def _json(key: str, text: str, option: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"{key}: not JSON: {error.msg} (use = for plain text)", param_hint="-i") from None
+        raise typer.BadParameter(f"{key}: not JSON: {error.msg} (use = for plain text)", param_hint=option) from None

@@ -1,9 +1,11 @@
 """`aigateway runs …`: looks at and steers the runs of a server."""
 
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aigateway.cli.inputs import parse_inputs
 from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json, print_table
 
 if TYPE_CHECKING:
@@ -113,11 +115,86 @@ def retry(*, run_id: RunArgument, as_json: JsonOption = False, config: ConfigOpt
     _steer(run_id, "retry", None, as_json=as_json, config=config)
 
 
+@group.command(epilog="Example: aigateway runs fork 01997f3e-… --from report -i topic=owls --model report=fast")
+def fork(
+    *,
+    run_id: RunArgument,
+    step: Annotated[str, typer.Option("--from", metavar="STEP", help="The step to go on from.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option("--input", "-i", metavar="KEY=VALUE", help="Changes this input; the others stay. As in `run`."),
+    ] = [],  # noqa: B006  # typer copies it
+    models: Annotated[
+        list[str], typer.Option("--model", metavar="STEP=NAME", help="Another model for an llm step.")
+    ] = [],  # noqa: B006
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Makes a new run that goes on from a step of this one; every result before it is reused and not paid for again."""
+    from aigateway.client import path
+
+    changed, body = parse_inputs(inputs).values, {"from_step": step, "models": _models(models)}
+    with connect(config) as client:
+        if changed:
+            body["input"] = {**client.get(path("runs", run_id))["input"], **changed}
+        run = client.post(path("runs", run_id, "fork"), body)
+    _print_run(run, as_json=as_json)
+
+
+@group.command(epilog="Example: aigateway runs signal 01997f3e-… approval -d approved:=true -d by=Ann")
+def signal(
+    *,
+    run_id: RunArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The signal's name.")],
+    payload: Annotated[
+        str | None, typer.Argument(metavar="JSON", help="Its payload, such as '{\"approved\": true}'; left out: null.")
+    ] = None,
+    data: Annotated[
+        list[str],
+        typer.Option("--data", "-d", metavar="KEY=VALUE", help="The payload key by key: key=text, key:=json."),
+    ] = [],  # noqa: B006
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Sends a run the signal that a step of it waits for: an approval, an event from outside."""
+    from aigateway.client import path
+
+    value = _payload(payload, data)
+    with connect(config) as client:
+        run = client.send(path("runs", run_id, "signals", name), value)
+    _print_run(run, as_json=as_json)
+
+
+def _models(given: list[str]) -> dict[str, str]:
+    models: dict[str, str] = {}
+    for entry in given:
+        step, equals, model = entry.partition("=")
+        if not equals or not step or not model:
+            raise typer.BadParameter(f"{entry!r} is not step=name", param_hint="--model")
+        models[step] = model
+    return models
+
+
+def _payload(text: str | None, data: list[str]) -> Any:
+    if text is not None and data:
+        raise typer.BadParameter("give the payload as JSON or with -d, not both", param_hint="-d")
+    if text is None:
+        return parse_inputs(data, "-d").values if data else None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"the payload is no JSON: {error}", param_hint="JSON") from None
+
+
 def _steer(run_id: str, verb: str, body: dict[str, Any] | None, *, as_json: bool, config: str | None) -> None:
     from aigateway.client import path
 
     with connect(config) as client:
         run = client.post(path("runs", run_id, verb), body)
+    _print_run(run, as_json=as_json)
+
+
+def _print_run(run: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(run)
     else:

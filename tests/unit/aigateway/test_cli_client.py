@@ -239,6 +239,36 @@ def test_runs_are_listed_shown_and_cancelled(tmp_path: Path) -> None:
     assert aigateway(gateway, "runs", "show", "no/such", cwd=tmp_path) == (1, "", "aigateway: no /v1/runs/no%2Fsuch\n")
 
 
+def test_runs_are_forked_and_signalled(tmp_path: Path) -> None:
+    gateway = Gateway()
+    gateway.runs = [DONE | {"input": {"topic": "owls", "count": 1}}]
+    new = DONE | {"id": "r2", "status": "queued"}
+    gateway.answers["/v1/runs/r1/fork"] = (201, new)
+    fork = ("runs", "fork", "r1", "--from", "report")
+    assert aigateway(gateway, *fork, cwd=tmp_path)[:2] == (0, "r2 queued\n")
+    assert gateway.asked[-1][2] == {"from_step": "report", "models": {}}
+    more = ("-i", "count:=2", "--model", "report=fast", "--model", "draft=a/b=c", "--json")
+    code, out, _ = aigateway(gateway, *fork, *more, cwd=tmp_path)
+    assert (code, json.loads(out)["id"]) == (0, "r2")
+    models = {"report": "fast", "draft": "a/b=c"}
+    assert gateway.asked[-1][2] == {"from_step": "report", "models": models, "input": {"topic": "owls", "count": 2}}
+    gateway.answers["/v1/runs/r1/signals/go"] = (202, RUN)
+    sent = [
+        (('{"ok": true}',), {"ok": True}),
+        (("-d", "ok:=true", "-d", "by=Ann"), {"ok": True, "by": "Ann"}),
+        (("false",), False),
+        ((), ""),
+    ]
+    for arguments, payload in sent:
+        assert aigateway(gateway, "runs", "signal", "r1", "go", *arguments, cwd=tmp_path)[:2] == (0, "r1 running\n")
+        assert gateway.asked[-1] == ("POST", "/v1/runs/r1/signals/go", payload)
+    asked = len(gateway.asked)
+    for wrong in (("signal", "r1", "go", "{"), ("signal", "r1", "go", "1", "-d", "a=b"), ("signal", "r1", "go", "-d", "a"),
+                  ("fork", "r1"), ("fork", "r1", "--from", "a", "--model", "x"), ("fork", "r1", "--from", "a", "-i", "x")):  # fmt: skip
+        code, _, err = aigateway(gateway, "runs", *wrong, cwd=tmp_path)
+        assert (code, len(gateway.asked)) == (2, asked), err
+
+
 def test_definitions_are_listed_shown_and_pushed(tmp_path: Path) -> None:
     gateway = Gateway()
     entry = {"name": "mine", "version": 2, "updated_at": "now", "config_yaml": "name: mine"}
