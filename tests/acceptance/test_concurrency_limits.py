@@ -22,14 +22,18 @@ FLOOD: dict[str, Any] = {
     "name": "flood",
     "steps": [{"id": "ask", "type": "llm", "model": "sim/slower", "prompt": "x"}],
 }
-SMALL: dict[str, Any] = {**FLOOD, "name": "small"}
+SMALL: dict[str, Any] = {"name": "small", "steps": [{"id": "a", "type": "set", "value": 1}]}
 FLOODING = 1000
 
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    models = {"slow": {"delay": "100ms"}, "slower": {"delay": "400ms"}}
-    config = {"providers": {"sim": {"type": "simulated", "models": models}}, "log": {"level": "warning"}}
+    models = {"slow": {"delay": "100ms"}, "slower": {"delay": "100ms"}}
+    config = {
+        "worker": {"concurrency": 8},
+        "providers": {"sim": {"type": "simulated", "models": models}},
+        "log": {"level": "warning"},
+    }
     with gateway(tmp_path_factory.mktemp("limits"), config) as up:
         up.serve(workers=2)
         for workflow in (LIMITED, FLOOD, SMALL):
@@ -69,7 +73,7 @@ def test_never_more_than_the_limit_also_when_a_worker_is_killed(up: Gateway) -> 
 def test_a_small_workflow_is_through_before_a_tenth_of_a_flood(up: Gateway) -> None:
     wait_until(lambda: up.ready_workers() == 2, "both workers are there", 20)
     with ThreadPoolExecutor(16) as pool:
-        flood = list(pool.map(lambda _: up.submit("flood", {}), range(FLOODING)))
+        list(pool.map(lambda _: up.submit("flood", {}), range(FLOODING)))
 
     def ended() -> int:
         lines = up.http.get("/metrics").text.splitlines()
@@ -82,8 +86,6 @@ def test_a_small_workflow_is_through_before_a_tenth_of_a_flood(up: Gateway) -> N
     assert before < FLOODING / 2, "the flood has to be one"
     run = up.finished(up.submit("small", {}), wait_s=60)
     assert run["status"] == "succeeded" and ended() - before < FLOODING / 10
-    for run_id in flood[-1:]:
-        up.http.post(f"/v1/runs/{run_id}/cancel")
 
 
 def test_workflows_that_are_not_there_and_values_that_are_too_large(up: Gateway) -> None:
