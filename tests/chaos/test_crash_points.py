@@ -260,6 +260,10 @@ def test_retention_is_finished_by_the_next_after_death_at(point: str, moment: st
             left = {table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in LEFT}
         assert left == LEFT
         assert patient.ask("GET", f"/v1/runs/{ids[0]}").json()["output"] == texts[0]
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("moment", FAULTS)
 def test_a_run_that_a_dying_sweeper_had_started_ends_once(moment: str, tmp_path: Path) -> None:
     marker = tmp_path / "died"
     crash = {"_AIGATEWAY_CRASH_AT": f"fill:{moment}:{marker}"}
