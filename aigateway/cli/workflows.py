@@ -90,6 +90,9 @@ def push(*, files: FilesArgument, as_json: JsonOption = False, config: ConfigOpt
         return
     for entry in stored:
         typer.echo(f"{entry['name']} version {entry['version']}")
+        for warning in entry.get("warnings", ()):
+            line = f" line {warning['line']}:" if warning["line"] else ""
+            typer.echo(f"aigateway: warning: {entry['name']}:{line} {warning['message']}", err=True)
 
 
 @group.command(epilog="Example: aigateway workflows graph research-assistant")

@@ -271,7 +271,7 @@ def test_a_run_that_a_dying_sweeper_had_started_ends_once(moment: str, tmp_path:
         patient = Patient(up)
         patient.start_again()
         patient.ask("PUT", "/v1/workflows/alone", json=ALONE)
-        soon = (datetime.now(UTC) + timedelta(milliseconds=300)).isoformat()
+        soon = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
         asked = [patient.ask("POST", "/v1/runs", json={"workflow": "alone", "start_at": soon}) for _ in range(3)]
         for answer in asked:
             run = patient.ask("GET", f"/v1/runs/{answer.json()['id']}", params={"wait": 40}).json()

@@ -280,6 +280,11 @@ def test_definitions_are_listed_shown_and_pushed(tmp_path: Path) -> None:
     assert aigateway(gateway, "workflows", "show", "mine", cwd=tmp_path)[:2] == (0, "name: mine\n")
     assert aigateway(gateway, "workflows", "push", "mine.yaml", cwd=tmp_path)[:2] == (0, "mine version 2\n")
     assert gateway.asked[-1] == ("PUT", "/v1/workflows/mine", text)
+    warning = {"message": "there is no workflow 'x'", "path": "steps.a.workflow", "line": 3}
+    gateway.answers["/v1/workflows/mine"] = (200, entry | {"warnings": [warning]})
+    code, out, err = aigateway(gateway, "workflows", "push", "mine.yaml", cwd=tmp_path)
+    assert (code, out) == (0, "mine version 2\n")
+    assert err == "aigateway: warning: mine: line 3: there is no workflow 'x'\n"
 
 
 def test_spend_is_shown_and_written(tmp_path: Path) -> None:
