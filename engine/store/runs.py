@@ -22,7 +22,9 @@ _AT = Statement(
         runs.c.id.in_([bindparam(f"run{number}") for number in range(_AT_ONCE)]), _SEEN
     )
 )
-_LOCK_IF_FREE = Statement(select(runs.c.id).where(runs.c.id == bindparam("run"), _SEEN).with_for_update(skip_locked=True))
+_LOCK_IF_FREE = Statement(
+    select(runs.c.id).where(runs.c.id == bindparam("run"), _SEEN).with_for_update(skip_locked=True)
+)
 _BY_IDEMPOTENCY_KEY = Statement(select(runs).where(runs.c.idempotency_key == bindparam("key")))
 _BEGIN = Statement(
     update(runs)

@@ -232,7 +232,6 @@ def test_one_mistake_in_a_step(step: str, message: str, suggestion: str | None) 
         ("name: w\nconcurrency: {limit: 1, key: '${steps.a.output}'}\nsteps: [{id: a, type: set, value: 1}]", "only `input` is known", "concurrency.key", None),
         ("name: w\ninputs: {name: {type: string}}\nconcurrency: {limit: 1, key: '${input.nam}'}\nsteps: [{id: a, type: set, value: 1}]", "no input 'nam'", "concurrency.key", "name"),
         ("name: w\ninputs: {n: {type: [string, object]}}\nconcurrency: {limit: 1, key: '${input.n}'}\nsteps: [{id: a, type: set, value: 1}]", "may be something else", "concurrency.key", None),
-        ("name: w\nschedule: x\nsteps: [{id: a, type: set, value: 1}]", "does not run `schedule`", "schedule", None),
         ("name: w\nbudget_usd: -1\nsteps: [{id: a, type: set, value: 1}]", "at least 0", "budget_usd", None),
         ("name: w\nbudget_usd: a lot\nsteps: [{id: a, type: set, value: 1}]", "a number, not text", "budget_usd", None),
         ("name: w\ninputs: [a]\nsteps: [{id: a, type: set, value: 1}]", "a JSON Schema for each", "inputs", None),
