@@ -89,7 +89,7 @@ class Counting:
         self.ended: list[str] = []
 
     async def execute(self, job: Job) -> Outcome:
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.02)
         if job.key == "b":
             self.ended.append(job.definition.name)
         return Succeeded(1)
