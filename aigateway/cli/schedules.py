@@ -88,7 +88,7 @@ def create(
         "timezone": timezone,
         "overlap": overlap,
         "catch_up": catch_up,
-        "input": parse_inputs(inputs or []),
+        "input": dict(parse_inputs(inputs or []).values),
         "tags": _tags(tag or []),
         "priority": priority,
         "budget_usd": budget_usd,
