@@ -16,6 +16,7 @@ from engine.states import Priority
 from engine.store.ready_steps import _OF_WORKFLOW, _WORKFLOWS  # pyright: ignore[reportPrivateUsage]
 from engine.store.steps import get_step
 from worker.housekeeping import Sweeper
+from worker.neighbours import Neighbours
 from worker.runner import StepLimits, StepRunner
 
 FLOOD = "name: flood\nsteps:\n  - {id: a, type: set, value: 1}\n  - {id: b, type: set, value: 2}\n"
@@ -104,7 +105,9 @@ def test_a_single_run_behind_a_flood_is_through_before_a_tenth_of_it(hand: Hand,
     async def work() -> None:
         limits = StepLimits("w1", SLOTS)
         runner = StepRunner(hand.database, hand.catalogue, bells, {"set": counting}, limits)
-        sweeper = Sweeper(hand.database, hand.catalogue, bells, runner, worker_id="w1", locks=tmp_path)
+        sweeper = Sweeper(
+            hand.database, hand.catalogue, bells, runner, neighbours=Neighbours(hand.database, "w1", tmp_path)
+        )
         answering = asyncio.create_task(answer(runner, bells))
         async with asyncio.timeout(60):
             while "small" not in counting.ended:
