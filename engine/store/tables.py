@@ -371,15 +371,9 @@ requests = Table(
     Index(None, "request_id"),
     Index(None, "worker_id", "status"),
     # What a key used within the last minute.
-    Index(
-        "ix_requests_key_id_started_us",
-        "key_id",
-        "started_us",
-        sqlite_where=text("key_id IS NOT NULL"),
-        postgresql_where=text("key_id IS NOT NULL"),
-    ),
+    Index("ix_requests_key_id_started_us", "key_id", "started_us", **_where("key_id IS NOT NULL")),
     # Few rows at any time: what budgets count as reserved.
-    Index("ix_requests_unsettled", "started_us", sqlite_where=text(UNSETTLED), postgresql_where=text(UNSETTLED)),
+    Index("ix_requests_unsettled", "started_us", **_where(UNSETTLED)),
 )
 
 kept_answers = Table(
@@ -461,7 +455,7 @@ alerts = Table(
     Column("data_json", Text, nullable=False),  # the budget as it stood
     Column("at_us", BigInteger, nullable=False),
     Column("told_us", BigInteger),  # when it went into the log and the webhook's outbox
-    Index("ix_alerts_untold", "at_us", sqlite_where=text("told_us IS NULL"), postgresql_where=text("told_us IS NULL")),
+    Index("ix_alerts_untold", "at_us", **_where("told_us IS NULL")),
 )
 
 deliveries = Table(
