@@ -177,14 +177,12 @@ steps = Table(
     Column("parent_key", String(300)),
     Column("branch", String(100)),  # of a container: the branch it chose
     Column("waits_for", String(120)),  # timer | children | run | signal:NAME; null: a retry or a start time
-    Column(
-        "input_json", Text
-    ),  # of a foreach its items, of an item its value; of an agent its tools, of its calls what they ask
+    # of a foreach its items, of an item its value; of an agent its tools, of its calls what they ask
+    Column("input_json", Text),
     Column("input_digest", String(64)),
     Column("size", Integer),  # of a foreach: how many items
-    Column(
-        "progress", Integer
-    ),  # items, iterations or turns started so far; of a turn its calls; of a call 1: approved
+    # items, iterations or turns started so far; of a turn its calls; of a call 1: approved
+    Column("progress", Integer),
     Column("position", Integer, nullable=False),
     Column("status", String(20), nullable=False),
     Column("workflow_name", String(200)),  # of its run; null: stored by a release before
@@ -347,15 +345,10 @@ requests = Table(
     Column("cache_write_tokens", BigInteger),
     Column("reasoning_tokens", BigInteger),
     Column("cost_picousd", BigInteger),
-    Column(
-        "cost_usd",
-        Numeric(24, 12),
-        Computed("cost_picousd / 1000000000000.0", persisted=True),
-    ),
+    Column("cost_usd", Numeric(24, 12), Computed("cost_picousd / 1000000000000.0", persisted=True)),
     Column("cost_source", String(20), nullable=False),
-    Column(
-        "saved_picousd", BigInteger
-    ),  # what an answer from the cache would have cost; null: unknown, or no such answer
+    # what an answer from the cache would have cost; null: unknown, or no such answer
+    Column("saved_picousd", BigInteger),
     Column("reserved_picousd", BigInteger),
     Column("reserved_tokens", BigInteger),
     Column("latency_ms", Float),
