@@ -28,6 +28,8 @@ _WORDS = {
     "model_type": "must be a mapping of keys to values",
     "model_attributes_type": "must be a mapping of keys to values",
     "list_type": "must be a list",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
     "decimal_type": "must be a number",
     "decimal_parsing": "must be a number",
     "finite_number": "must be a finite number",

@@ -14,7 +14,6 @@ from engine.durations import parse_duration
 
 SQLITE = "sqlite:///"
 _POSTGRESQL = ("postgresql://", "postgres://", "postgresql+psycopg://")
-_STRATEGIES = ("ordered", "weighted", "least_latency", "least_busy", "cheapest")
 
 
 def _duration(value: object) -> object:
@@ -66,29 +65,10 @@ def names_to_mapping(value: object) -> object:
     return {cast("str", name): dict[str, object]() for name in names}
 
 
-def _target(value: object) -> object:
-    """A target may be written as `provider/model` or as `{model: provider/model}`."""
-    if not isinstance(value, dict):
-        return value
-    target = cast("dict[str, object]", value)
-    if "weight" in target:
-        raise ValueError("weight belongs to strategy weighted, and this release runs ordered alone")
-    if set(target) != {"model"}:
-        raise ValueError("must be provider/model or {model: provider/model}")
-    return target["model"]
-
-
 def _failure(value: object) -> object:
     if value in ("timeout", "reset", "cut") or (isinstance(value, int) and 400 <= value <= 599):
         return value
     raise ValueError("must be a status from 400 to 599, or timeout, reset or cut")
-
-
-def known_strategy(value: object) -> object:
-    """A strategy that exists but is not run yet is told apart from one that never will."""
-    if value in _STRATEGIES and value != "ordered":
-        raise ValueError("this release runs ordered alone")
-    return value
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
@@ -103,4 +83,4 @@ HttpUrl = Annotated[str | None, BeforeValidator(_http_url), Field(repr=False)]
 DatabaseUrl = Annotated[str, BeforeValidator(_database_url), Field(repr=False)]
 RedisUrl = Annotated[str | None, BeforeValidator(_redis_url), Field(repr=False)]
 Failure = Annotated[int | str, BeforeValidator(_failure)]
-Target = Annotated[str, BeforeValidator(_target), Field(min_length=1)]
+Weight = Annotated[float, BeforeValidator(_no_bool), Field(gt=0, le=1_000_000, allow_inf_nan=False)]

@@ -173,7 +173,7 @@ def _models(settings: Settings, checkups: dict[str, Checkup]) -> list[Finding]:
     ]
     for alias, model in settings.models.items():
         for target in model.targets:
-            provider, slash, name = target.partition("/")
+            provider, slash, name = target.model.partition("/")
             if slash and provider in checkups:
                 named.append((f"models.{alias}", provider, name))
     return [

@@ -12,7 +12,16 @@ from aigateway.settings import (
     SimulatedToolCallSettings,
     TimeoutSettings,
 )
-from providers.provider import ModelPrice, ProviderConfig, SimulatedModel, SimulatedToolCall, SimulatedTurn, Timeouts
+from providers.provider import (
+    ModelAbilities,
+    ModelPrice,
+    ProviderConfig,
+    SimulatedModel,
+    SimulatedToolCall,
+    SimulatedTurn,
+    Timeouts,
+)
+from providers.routing import Alias
 
 
 def provider_configs(settings: Settings) -> list[ProviderConfig]:
@@ -20,15 +29,17 @@ def provider_configs(settings: Settings) -> list[ProviderConfig]:
     return [_config(name, provider) for name, provider in settings.providers.items()]
 
 
-def model_targets(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Each configured name with its targets (`provider/model`) in the order in which they are tried."""
-    return {name: tuple(model.targets) for name, model in settings.models.items()}
-
-
-def model_caches(settings: Settings) -> dict[str, float | None]:
-    """How many seconds each configured name's answers may be used again; None: not at all."""
-    caches = {name: model.cache for name, model in settings.models.items()}
-    return {name: None if cache is None else cache.total_seconds() for name, cache in caches.items()}
+def model_aliases(settings: Settings) -> dict[str, Alias]:
+    """Each configured name with its targets as they are written, how one is chosen, and how long answers may be used again."""
+    return {
+        name: Alias(
+            tuple(target.model for target in model.targets),
+            model.strategy,
+            tuple(target.weight or 1.0 for target in model.targets),
+            None if model.cache is None else model.cache.total_seconds(),
+        )
+        for name, model in settings.models.items()
+    }
 
 
 def missing_keys(settings: Settings) -> list[str]:
@@ -52,6 +63,7 @@ def _config(name: str, provider: ProviderSettings) -> ProviderConfig:
         prices={model: _price(price) for model, price in provider.prices.items()},
         timeouts=_timeouts(provider.timeouts),
         headers={header: value.get_secret_value() for header, value in provider.headers.items()},
+        abilities={model: _abilities(told) for model, told in provider.models.items()},
         simulated_models={model: _simulated(told) for model, told in provider.models.items()} if simulated else {},
     )
 
@@ -62,8 +74,16 @@ def _secret(value: SecretStr | None) -> str | None:
 
 def _price(price: PriceSettings) -> ModelPrice:
     return ModelPrice(
-        input=price.input, output=price.output, cached_input=price.cached_input, cache_write=price.cache_write
+        input=price.input,
+        output=price.output,
+        cached_input=price.cached_input,
+        cache_write=price.cache_write,
+        cache_write_1h=price.cache_write_1h,
     )
+
+
+def _abilities(told: ProviderModelSettings) -> ModelAbilities:
+    return ModelAbilities(told.context_length, told.tools, told.images)
 
 
 def _timeouts(told: TimeoutSettings) -> Timeouts:

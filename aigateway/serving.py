@@ -28,6 +28,7 @@ from api.services import Services
 from engine.catalogue import Catalogue
 from engine.clock import new_id, now_us
 from engine.errors import UserError
+from engine.provider_health import HealthBoard
 from engine.store.api_keys import any_key
 from engine.store.database import Database
 from engine.store.revision import bring_up_to_date
@@ -68,6 +69,7 @@ async def _serve(
     host, port = listener.getsockname()[:2]
     outgoing = Outgoing(settings)
     async with _gateway(settings, read, outgoing, bells) as (services, reloader):
+        outgoing.failover.health.share(HealthBoard(services.database))
         file_errors = await asyncio.to_thread(take_up_workflows, settings, services.database)
         await asyncio.to_thread(set_budgets, settings, services.database)
         server = _Server(

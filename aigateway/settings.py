@@ -26,7 +26,6 @@ from pydantic import (
 from aigateway.config_environment import (
     API_KEY_VARIABLE,
     CONFIG_VARIABLE,
-    STANDARD_PROVIDERS,
     URL_VARIABLE,
     add_standard_providers,
     apply_overrides,
@@ -35,6 +34,7 @@ from aigateway.config_environment import (
 from aigateway.config_file import ConfigTree, read_yaml
 from aigateway.config_mcp import read_mcp_servers
 from aigateway.config_mistakes import add_validation_mistakes, raise_mistakes
+from aigateway.config_models import check_models
 from aigateway.config_values import (
     SQLITE,
     DatabaseUrl,
@@ -47,10 +47,9 @@ from aigateway.config_values import (
     Price,
     RedisUrl,
     Share,
-    Target,
     Usd,
+    Weight,
     Whole,
-    known_strategy,
     names_to_mapping,
 )
 from engine.budget_spec import Action, BudgetSpec, Scope, check_budget, to_threshold
@@ -94,6 +93,7 @@ class PriceSettings(_Section):
     output: Price
     cached_input: Price | None = None
     cache_write: Price | None = None
+    cache_write_1h: Price | None = None
 
 
 class TimeoutSettings(_Section):
@@ -120,7 +120,13 @@ class SimulatedTurnSettings(_Section):
 
 
 class ProviderModelSettings(_Section):
-    """How a simulated model behaves (`providers.provider.SimulatedModel` says what each means). Other types take names alone."""
+    """What a model can take, for every type of provider: `context_length` in tokens, `tools`, `images`; what is not said is the
+    upstream's to judge. And how a simulated model behaves (`providers.provider.SimulatedModel` says what each means).
+    """
+
+    context_length: Annotated[Whole, Field(ge=1)] | None = None
+    tools: bool | None = None
+    images: bool | None = None
 
     reply: str | None = None
     delay: Delay = timedelta()
@@ -132,6 +138,9 @@ class ProviderModelSettings(_Section):
     tokens_out: Annotated[Whole, Field(ge=0)] | None = None
     tool_calls: list[SimulatedToolCallSettings] = []
     script: list[SimulatedTurnSettings] = []  # the first answer of a conversation, the second, …; the last one stays
+
+
+_ABILITIES = frozenset({"context_length", "tools", "images"})
 
 
 class ProviderSettings(_Section):
@@ -148,16 +157,34 @@ class ProviderSettings(_Section):
 
     @model_validator(mode="after")
     def _behaviour_is_simulated(self) -> Self:
-        if self.type != "simulated" and any(model.model_fields_set for model in self.models.values()):
-            raise ValueError("models of this type are a list of names; behaviour belongs to type simulated")
+        if self.type != "simulated" and any(model.model_fields_set - _ABILITIES for model in self.models.values()):
+            known = ", ".join(sorted(_ABILITIES))
+            raise ValueError(f"models of this type take {known} alone; behaviour belongs to type simulated")
         return self
 
 
-class ModelSettings(_Section):
-    """What a configured name stands for: candidates in the order in which they are tried."""
+class TargetSettings(_Section):
+    """A model that a configured name may stand for, written as `provider/model` or as a mapping; `weight` is for strategy weighted."""
 
-    strategy: Annotated[Literal["ordered"], BeforeValidator(known_strategy)] = "ordered"
-    targets: Annotated[list[Target], Field(min_length=1)]
+    model: Annotated[str, Field(min_length=1)]
+    weight: Weight | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, value: object) -> object:
+        return {"model": value} if isinstance(value, str) else value
+
+
+class ModelSettings(_Section):
+    """What a configured name stands for: candidates, and how one is chosen (`providers.strategies` says how each does).
+
+    ordered: as written. weighted: by chance, with the share of its weight (1 where none is given). least_latency: the fastest
+    lately. least_busy: the fewest calls under way from this process. cheapest: the lowest worst case of the request. The others
+    follow where one fails.
+    """
+
+    strategy: Literal["ordered", "weighted", "least_latency", "least_busy", "cheapest"] = "ordered"
+    targets: Annotated[list[TargetSettings], Field(min_length=1)]
     cache: Duration | None = None  # how long an answer may be used again for exactly the same request of the same key
 
     @model_validator(mode="before")
@@ -340,7 +367,7 @@ def _checked(tree: ConfigTree) -> Settings:
     except ValidationError as error:
         add_validation_mistakes(tree, error, Settings)
         raise_mistakes(tree)
-    _check_targets(tree, settings)
+    check_models(tree, settings.models, settings.providers)
     _check_budget_names(tree, settings)
     if tree.mistakes:
         raise_mistakes(tree)
@@ -360,18 +387,6 @@ def _read_file(path: str | None, cwd: Path) -> ConfigTree:
     except UnicodeDecodeError as error:
         raise UserError("invalid_config", f"{name}: is not UTF-8 text (byte {error.start})") from None
     return read_yaml(text, source=name)
-
-
-def _check_targets(tree: ConfigTree, settings: Settings) -> None:
-    """A target's provider has to be configured: a typing error would else show at the first call only."""
-    for name, model in settings.models.items():
-        for index, target in enumerate(model.targets):
-            provider, slash, _ = target.partition("/")
-            if not slash or provider in settings.providers:
-                continue
-            standard = STANDARD_PROVIDERS.get(provider)
-            hint = f"; set {standard.variable} or add it" if standard else ""
-            tree.mistake(("models", name, "targets", index), f'provider "{provider}" is not configured{hint}')
 
 
 def _check_budget_names(tree: ConfigTree, settings: Settings) -> None:

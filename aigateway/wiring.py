@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 import engine.errors
-from aigateway.provider_settings import model_caches, model_targets, provider_configs
+from aigateway.provider_settings import model_aliases, provider_configs
 from aigateway.settings import Settings, process_environment
 from engine.budgets import take_up_budgets
 from engine.clock import now_us
@@ -22,7 +22,7 @@ from providers.http import HttpClient
 from providers.pricing import PriceBook
 from providers.provider import Provider
 from providers.registry import build_providers
-from providers.routing import Alias, Router
+from providers.routing import Router
 
 log = structlog.get_logger(__name__)
 
@@ -56,9 +56,7 @@ class Outgoing:
 
     def _route(self, settings: Settings) -> Router:
         self.providers = build_providers(provider_configs(settings), self._http, known=self.providers)
-        caches = model_caches(settings)
-        targets = model_targets(settings)
-        return Router(self.providers, {name: Alias(told, cache_s=caches[name]) for name, told in targets.items()})
+        return Router(self.providers, model_aliases(settings))
 
 
 def webhook_secret(settings: Settings, database: Database) -> str:

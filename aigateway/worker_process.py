@@ -14,6 +14,7 @@ from aigateway.settings import Settings, config_source, process_crash_point, pro
 from aigateway.wiring import Outgoing, webhook_secret
 from engine.errors import AIGatewayError, UserError
 from engine.ports import StepExecutor
+from engine.provider_health import HealthBoard
 from engine.store.connections import connector
 from engine.store.database import Database
 from worker.alone import run_alone
@@ -102,6 +103,7 @@ async def _work(settings: Settings, read: Callable[[], Settings], told: argparse
         beside=reloader.watch,
         metrics_host=settings.worker.metrics_host or settings.server.host,
         metrics_port=told.metrics_port,
+        share_health=lambda database: outgoing.failover.health.share(HealthBoard(database)),
         close=close,
     )
     return await run_worker(parts) if step_id is None else await run_alone(parts, step_id, told.keeper)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from api.call_headers import answer_headers, answer_summary, stream_headers, stream_summary
+from api.limit_headers import standing_headers
 from api.services import ChatBook, Services
 from engine.ledger import CallScope, Usage
 from providers.provider import Chunk, Json
@@ -115,7 +116,7 @@ class Live:
         """Raises: ProviderError, BudgetExceeded and what else refuses a call."""
         book = ChatBook(self.services)
         done = await self.services.failover.complete(self.route, self.request, scope=self.scope, book=book)
-        headers = {**answer_headers(done, self.started), **self.more_headers}
+        headers = {**answer_headers(done, self.started), **standing_headers(book.standings), **self.more_headers}
         answer = done.answer
         return Whole(answer.body, done.model, done.usage, answer_summary(done), headers, native=answer.native)
 
@@ -125,4 +126,5 @@ class Live:
         book = ChatBook(self.services)
         opening = self.services.failover.stream(self.route, self.request, scope=self.scope, book=book)
         async with await opening as stream:
-            yield LiveTelling(stream, {**stream_headers(stream, self.started), **self.more_headers})
+            headers = {**stream_headers(stream, self.started), **standing_headers(book.standings), **self.more_headers}
+            yield LiveTelling(stream, headers)

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from api import budgets, config, health, keys, ledger, mcp, metrics, models, runs, schedules, workflows
+from api import budgets, config, health, keys, ledger, mcp, metrics, models, providers, runs, schedules, workflows
 from api.anthropic_errors import shaped
 from api.asgi import MAX_BODY_BYTES, App
 from api.auth import Gate
@@ -46,19 +46,8 @@ def create_app(services: Services) -> App:
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
     own_server = McpEndpoint(services)
     app.router.routes.append(Route("/mcp", own_server, methods=["POST"]))
-    ordered = (
-        runs,
-        health,
-        keys,
-        budgets,
-        config,
-        models,
-        workflows,
-        schedules,
-        ledger,
-        mcp,
-        metrics,
-    )  # matched in this order
+    # matched in this order
+    ordered = (runs, health, keys, budgets, config, models, providers, workflows, schedules, ledger, mcp, metrics)
     for module in ordered:
         app.include_router(module.routes(services))
     app.include_router(page_routes(services))

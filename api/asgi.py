@@ -17,6 +17,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _BROKEN = "aigateway.broken"  # a key of our own in the last message: servers pass over it
+MAX_DEPTH = 200
+"""Levels of a JSON body: more than anybody means, fewer than the JSON encoder (254) and Python's own stack can take."""
+TOO_DEEP = f"the body is nested too deeply: {MAX_DEPTH} levels are the limit"
 _EVENT_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
@@ -51,7 +54,24 @@ async def read_json_object(receive: Receive) -> dict[str, Any]:
         raise HttpError(400, "invalid_json", f"the body is no JSON: {error}") from error
     if not isinstance(body, dict):
         raise HttpError(400, "invalid_json", "the body must be a JSON object")
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _deeper_than(MAX_DEPTH, body):
+        raise HttpError(400, "invalid_json", TOO_DEEP)
     return cast("dict[str, Any]", body)
+
+
+def _deeper_than(limit: int, body: Any) -> bool:
+    """Level by level: no recursion that a body could exhaust."""
+    level: list[Any] = [body]
+    for _ in range(limit):
+        values = [value for outer in level for value in _inside(outer)]
+        level = [value for value in values if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(outer: Any) -> Iterable[Any]:
+    return cast("dict[str, Any]", outer).values() if isinstance(outer, dict) else cast("list[Any]", outer)
 
 
 async def send_json(send: Send, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from api.asgi import Receive, Scope, Send, read_json_object, send_json, send_problem, unless_disconnected
 from api.call_headers import answer_headers, answer_summary, failed_headers
 from api.errors import HttpError, problem_of
+from api.limit_headers import standing_headers
 from api.services import ChatBook, Services
 from engine.errors import AIGatewayError
 from engine.ledger import CallScope
@@ -34,12 +35,14 @@ class EmbeddingsEndpoint:
                 key_id=scope["state"].get("key_id"),
             )
             given = {key: value for key, value in body.items() if value is not None}  # some servers choke on a null
-            answering = self.services.failover.embeddings(route, given, scope=call_scope, book=ChatBook(self.services))
+            book = ChatBook(self.services)
+            answering = self.services.failover.embeddings(route, given, scope=call_scope, book=book)
             cancels = self.services.on_client_disconnect == "cancel"
             done = await unless_disconnected(answering, receive, cancel=cancels)
             if done is not None:
                 answer = {**done.answer.body, "aigateway": answer_summary(done)}
-                await send_json(send, 200, answer, answer_headers(done, started))
+                headers = answer_headers(done, started) | standing_headers(book.standings)
+                await send_json(send, 200, answer, headers)
         except AIGatewayError as error:
             problem = problem_of(error)
             problem.headers.update(failed_headers(error))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from api.limit_headers import exceeded_headers
 from engine.errors import (
     AIGatewayError,
     BudgetExceeded,
@@ -88,22 +89,13 @@ def problem_of(error: AIGatewayError) -> Problem:
     if retry_after is not None:
         headers["retry-after"] = str(max(1, round(retry_after)))
     if isinstance(error, LimitExceeded):
-        headers |= _limit_headers(error)
+        headers |= exceeded_headers(error)
     if isinstance(error, HttpError):
         headers |= error.headers
     # Failures where trying again is no use: the caller has to change something, or all retries were made here already.
     if isinstance(error, ProviderError | UserError | HttpError):
         headers.setdefault("x-should-retry", "false")
     return Problem(status, error_body(error, status), headers)
-
-
-def _limit_headers(error: LimitExceeded) -> dict[str, str]:
-    """As OpenAI names them."""
-    return {
-        f"x-ratelimit-limit-{error.unit}": str(error.limit),
-        f"x-ratelimit-remaining-{error.unit}": str(error.remaining),
-        f"x-ratelimit-reset-{error.unit}": f"{error.retry_after_s:.3f}s",
-    }
 
 
 def internal_problem() -> Problem:

@@ -38,6 +38,7 @@ _CSV_COLUMNS = (
     "total_tokens",
     "cached_tokens",
     "cache_write_tokens",
+    "cache_write_1h_tokens",
     "reasoning_tokens",
     "cost_usd",
     "cost_source",

@@ -21,15 +21,17 @@ from api.asgi import (
     send_problem,
     unless_disconnected,
 )
+from api.call_headers import failed_headers
 from api.conversations import read_headers
 from api.errors import HttpError, Problem, problem_of
-from api.services import Services
+from api.limit_headers import standing_headers
+from api.services import ChatBook, Services
+from engine.clock import new_id, now_us
 from engine.errors import AIGatewayError
-from engine.ledger import Usage
+from engine.ledger import CallKind, CallScope, Intent, Usage
 from providers.provider import Chunk, Json, ProviderType
-from providers.routing import Candidate
+from providers.routing import Route
 from providers.shapes import as_count, as_list, as_objects, as_text
-from providers.timers import whole
 from providers.translate.anthropic_in import from_messages
 from providers.translate.anthropic_in_answer import to_message, without_unsigned
 from providers.translate.anthropic_in_events import EventWriter
@@ -134,30 +136,53 @@ class CountTokensEndpoint:
     services: Services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. It is free and no model is called, so nothing is booked."""
+        """Answer one request. It costs nothing; the key's models and limits hold all the same."""
         request_id: str = scope["state"]["request_id"]
         try:
             body = await read_json_object(receive)
             check_messages_body(body, counting=True)
             headers = _passed(read_headers(scope))
             route = await self.services.router.resolve(body["model"])
-            counting = _count(route.candidates[0], body, headers)
+            book = ChatBook(self.services)
+            call_scope = CallScope(request_id=request_id, key_id=scope["state"].get("key_id"))
+            counting = self._count(route, Request(body, lambda _: _native(body, headers)), call_scope, book)
             counted = await unless_disconnected(counting, receive, cancel=True)
             if counted is not None:
                 tokens, source = counted
                 told = {"x-aigateway-token-source": source, "request-id": request_id}
-                await send_json(send, 200, {"input_tokens": tokens}, told)
+                await send_json(send, 200, {"input_tokens": tokens}, standing_headers(book.standings) | told)
         except AIGatewayError as error:
-            await send_problem(send, shaped(problem_of(error), scope["path"], request_id))
+            problem = problem_of(error)
+            problem.headers.update(failed_headers(error))
+            await send_problem(send, shaped(problem, scope["path"], request_id))
+
+    async def _count(self, route: Route, request: Request, scope: CallScope, book: ChatBook) -> tuple[int, str]:
+        """The tokens and who says so: `upstream` or `estimate`. Raises: ProviderError, and what the book raises."""
+        able = tuple(candidate for candidate in route.candidates if isinstance(candidate.provider, TokenCounter))
+        if route.candidates[0] in able:
+            done = await self.services.failover.count_tokens(
+                Route(route.requested, able), request, scope=scope, book=book
+            )
+            return done.answer.body["input_tokens"], "upstream"
+        first = route.candidates[0]
+        await book.check(
+            Intent(
+                id=new_id(),
+                scope=scope,
+                kind=CallKind.COUNT_TOKENS,
+                provider=first.provider.config.name,
+                model=first.model,
+                requested_model=route.requested,
+                streamed=False,
+                at_us=now_us(),
+                reserve_picousd=0,
+            )
+        )
+        return estimate_prompt_tokens(request.body), "estimate"
 
 
-async def _count(candidate: Candidate, body: Json, headers: Mapping[str, str]) -> tuple[int, str]:
-    """The tokens and who says so: `upstream` or `estimate`. Raises: ProviderError."""
-    provider = candidate.provider
-    if not isinstance(provider, TokenCounter):
-        return estimate_prompt_tokens(body), "estimate"
-    wording = Wording(without_unsigned(body)[0], native=True, headers=headers)
-    return await whole(provider.count_tokens(candidate.model, wording), provider.config.timeouts), "upstream"
+def _native(body: Json, headers: Mapping[str, str]) -> Wording:
+    return Wording(without_unsigned(body)[0], native=True, headers=headers)
 
 
 def check_messages_body(body: Json, *, counting: bool = False) -> None:

@@ -22,10 +22,12 @@ from prometheus_client.metrics_core import (
 )
 
 from api.budget_metrics import budget_families, read_budgets
+from api.providers import health_families
 from api.services import Services
 from engine.clock import now_us
 from engine.errors import RetryableError
 from engine.money import to_usd
+from engine.provider_health import rests
 from engine.states import Priority, StepStatus
 from engine.store.gauges import Gauges, Queue, read_gauges
 from engine.store.ledger_totals import BUCKETS_MS, MOST_LABELS, OTHER, Folded, Labels, Totals, read_totals
@@ -112,9 +114,15 @@ class Scraper:
                 self._folded, totals = await read(lambda tx: read_totals(tx, self._folded, now))
                 gauges = await read(lambda tx: read_gauges(tx, now))
                 budgets = await read(lambda tx: read_budgets(tx, now))
+                resting = await read(rests)
         except RetryableError:
             return [build, _database_up(0)]
-        families = [*ledger_families(totals), *gauge_families(gauges, now), *budget_families(budgets)]
+        families = [
+            *ledger_families(totals),
+            *gauge_families(gauges, now),
+            *budget_families(budgets),
+            *health_families(resting, now),
+        ]
         return [build, _database_up(1), *families]
 
 

@@ -209,6 +209,8 @@ async def _payload(request: Request) -> Any:
     body = await request.body()
     try:
         return json.loads(body) if body.strip() else None
+    except RecursionError as error:
+        raise UserError("invalid_json", "the body is nested too deeply") from error
     except ValueError as error:
         raise UserError("invalid_json", f"the body is no JSON: {error}") from error
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from api.key_ring import KeyRing
 from api.run_watch import RunWatch
-from engine.admission import open_admitted, settle_call
+from engine.admission import Admission, Standing, admit, open_admitted, settle_call
 from engine.catalogue import Catalogue
 from engine.ledger import Intent, Settlement, refuse_unknown_price
 from engine.ports import Doorbell
@@ -58,20 +58,32 @@ class Services:
     pass_tools: bool  # whether clients of `/mcp` see the tools of connected servers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ChatBook:
-    """engine.ledger.Book for calls that clients wait for: intent and outcome are durable when these return."""
+    """engine.ledger.Book for calls that clients wait for: intent and outcome are durable when these return.
+
+    `standings`: how the caller's key stood with its limits when the newest call was opened.
+    """
 
     services: Services
+    standings: tuple[Standing, ...] = ()
 
     async def open(self, intent: Intent) -> None:
         """Durable when it returns. Raises: BudgetExceeded, LimitExceeded, Forbidden; UserError for a price that has to be known."""
         if self.services.reject_unknown_prices:
             refuse_unknown_price(intent)
-        refused = await self.services.database.write(lambda tx: open_admitted(tx, intent, self.services.process_id))
-        if refused is not None:
-            raise refused
+        write, process_id = self.services.database.write, self.services.process_id
+        self._note(await write(lambda tx: open_admitted(tx, intent, process_id)))
+
+    async def check(self, intent: Intent) -> None:
+        """The same for what is answered here, without an upstream: nothing is booked. Raises like `open`, prices aside."""
+        self._note(await self.services.database.write(lambda tx: admit(tx, intent)))
 
     async def settle(self, settlement: Settlement) -> None:
         """Durable when it returns."""
         await self.services.database.write(lambda tx: settle_call(tx, settlement))
+
+    def _note(self, admission: Admission) -> None:
+        self.standings = admission.standings
+        if admission.refused is not None:
+            raise admission.refused

@@ -8,8 +8,10 @@ A key's limits count its rows of the last 60 seconds. Calls of tools count again
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from engine.alerts import note_unknown_price
 from engine.api_keys import ApiKey, key_by_id
 from engine.budgets import add_spend, current, left_for, refusal
 from engine.errors import AIGatewayError, BudgetExceeded, Forbidden, LimitExceeded
@@ -24,21 +26,44 @@ _LONGEST_CALL_US = 86_400_000_000
 _PARALLEL_RETRY_S = 1.0
 
 
-def open_admitted(tx: Tx, intent: Intent, worker_id: str) -> AIGatewayError | None:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a key stands with one of its limits once the call is made. `unit` is requests or tokens, of one minute.
+
+    `resets_s` is when the oldest call that counts will be a minute old, and there is more room.
+    """
+
+    unit: str
+    limit: int
+    remaining: int
+    resets_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Whether a call may be made: `refused` None. `standings` are those of the key's limits that were looked at."""
+
+    refused: AIGatewayError | None = None
+    standings: tuple[Standing, ...] = ()
+
+
+def open_admitted(tx: Tx, intent: Intent, worker_id: str) -> Admission:
     """Write the intent where the call may be made, else return why not: Forbidden, LimitExceeded or BudgetExceeded."""
-    refused = admit(tx, intent)
-    if refused is None:
+    note_unknown_price(tx, intent)
+    admission = admit(tx, intent)
+    if admission.refused is None:
         open_request(tx, intent, worker_id)
-    return refused
+    return admission
 
 
-def admit(tx: Tx, intent: Intent) -> AIGatewayError | None:
-    """Why this call may not be made now; None where it may. The locks hold until the transaction ends."""
-    refused = None
+def admit(tx: Tx, intent: Intent) -> Admission:
+    """Whether this call may be made now. The locks hold until the transaction ends."""
+    admission = Admission()
     if intent.scope.key_id is not None and intent.kind in LIMITED:
         key = key_by_id(tx, intent.scope.key_id)
-        refused = None if key is None else _refused_by_key(tx, key, intent)
-    return refused or _refused_by_budget(tx, intent)
+        admission = admission if key is None else _by_key(tx, key, intent)
+    refused = admission.refused or _refused_by_budget(tx, intent)
+    return admission if refused is admission.refused else replace(admission, refused=refused)
 
 
 def settle_call(tx: Tx, done: Settlement) -> None:
@@ -77,35 +102,43 @@ def _refused_by_budget(tx: Tx, intent: Intent) -> AIGatewayError | None:
     return None
 
 
-def _refused_by_key(tx: Tx, key: ApiKey, intent: Intent) -> AIGatewayError | None:
+def _by_key(tx: Tx, key: ApiKey, intent: Intent) -> Admission:
     if not key.allows(intent.requested_model, f"{intent.provider}/{intent.model}"):
         message = f"the key {key.name} may not use {intent.requested_model}"
-        return Forbidden("model_not_allowed", message, param="model")
+        return Admission(Forbidden("model_not_allowed", message, param="model"))
     if not key.limits.counted:
-        return None
+        return Admission()
     lock_key(tx, key.id)
-    return _too_many_requests(tx, key, intent) or _too_many_tokens(tx, key, intent) or _too_parallel(tx, key, intent)
+    standings: list[Standing] = []
+    for look in (_requests, _tokens):
+        found = look(tx, key, intent)
+        if isinstance(found, LimitExceeded):
+            return Admission(found, tuple(standings))
+        if found is not None:
+            standings.append(found)
+    return Admission(_too_parallel(tx, key, intent), tuple(standings))
 
 
-def _too_many_requests(tx: Tx, key: ApiKey, intent: Intent) -> LimitExceeded | None:
+def _requests(tx: Tx, key: ApiKey, intent: Intent) -> Standing | LimitExceeded | None:
     """A client request counts once, however many attempts it takes, and so does an attempt of a step."""
     limit = key.limits.requests_per_minute
     if limit is None:
         return None
     made, first_us = requests_lately(tx, key.id, intent.at_us - MINUTE_US, intent.scope.request_id)
     if made < limit:
-        return None
+        return Standing("requests", limit, limit - made - 1, _room_in_s(first_us, intent))
     return _limited(key, intent, "requests", limit, first_us=first_us)
 
 
-def _too_many_tokens(tx: Tx, key: ApiKey, intent: Intent) -> LimitExceeded | None:
+def _tokens(tx: Tx, key: ApiKey, intent: Intent) -> Standing | LimitExceeded | None:
     """Calls under way count at their worst case. One that alone could use more than the limit waits for a quiet minute."""
     limit = key.limits.tokens_per_minute
     if limit is None:
         return None
     used, first_us = tokens_lately(tx, key.id, intent.at_us - MINUTE_US)
     if used == 0 or used + intent.reserve_tokens <= limit:
-        return None
+        left = max(0, limit - used - intent.reserve_tokens)
+        return Standing("tokens", limit, left, _room_in_s(first_us, intent))
     return _limited(key, intent, "tokens", limit, first_us=first_us, remaining=max(0, limit - used))
 
 
@@ -116,11 +149,17 @@ def _too_parallel(tx: Tx, key: ApiKey, intent: Intent) -> LimitExceeded | None:
     return _limited(key, intent, "parallel", limit, first_us=None)
 
 
+def _room_in_s(first_us: int | None, intent: Intent) -> float:
+    """When the oldest call that counts is a minute old: this one, where there is no other."""
+    oldest_us = intent.at_us if first_us is None else first_us
+    return max(0.0, (oldest_us + MINUTE_US - intent.at_us) / 1_000_000)
+
+
 def _limited(
     key: ApiKey, intent: Intent, unit: str, limit: int, *, first_us: int | None, remaining: int = 0
 ) -> LimitExceeded:
     """`first_us`: when the oldest call began that counts, behind whose minute there is room again."""
-    wait_s = _PARALLEL_RETRY_S if first_us is None else max(0.0, (first_us + MINUTE_US - intent.at_us) / 1_000_000)
+    wait_s = _PARALLEL_RETRY_S if first_us is None else _room_in_s(first_us, intent)
     measure = "requests at once" if unit == "parallel" else f"{unit} per minute"
     message = f"rate limit reached: the key {key.name} may use {limit} {measure}; try again in {wait_s:.0f} s"
     return LimitExceeded(message, retry_after_s=wait_s, unit=unit, limit=limit, remaining=remaining)

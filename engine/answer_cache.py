@@ -76,7 +76,7 @@ def remember_answer(tx: Tx, digest: str, entry: CachedAnswer, lifetime_s: float,
 
 def book_hit(tx: Tx, intent: Intent, entry: CachedAnswer, worker_id: str, now: int) -> AIGatewayError | None:
     """Write the row of a call that need not be made; returned is why the caller may not have the answer. Safe to repeat."""
-    refused = admit(tx, intent)
+    refused = admit(tx, intent).refused
     if refused is not None:
         return refused
     open_request(tx, intent, worker_id)

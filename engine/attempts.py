@@ -12,6 +12,7 @@ from engine.admission import admit, left_in_budgets, settle_call
 from engine.agent_memory import over_cap
 from engine.agent_steps import ASK, CALL
 from engine.agents import add_calls
+from engine.alerts import note_unknown_price
 from engine.approvals import wait_for_approval
 from engine.catalogue import Catalogue
 from engine.child_runs import call
@@ -216,7 +217,8 @@ def open_call(tx: Tx, held: Claimed, intent: Intent) -> AIGatewayError | None:
     Returns why not, else None. Raises: Conflict where the worker no longer holds the step.
     """
     tx.point("open_call")
-    refused = admit(tx, intent)  # before the run is locked, as `complete` does it
+    note_unknown_price(tx, intent)
+    refused = admit(tx, intent).refused  # before the run is locked, as `complete` does it
     above = lock_runs_above(tx, held.run)
     locked = _hold(tx, held)
     if locked is None:

@@ -31,26 +31,36 @@ class CallKind(StrEnum):
     EMBEDDINGS = "embeddings"
     TOOL = "tool"
     HTTP = "http"
+    COUNT_TOKENS = "count_tokens"  # an upstream counted a prompt, free of charge
 
 
-LIMITED = (CallKind.CHAT, CallKind.EMBEDDINGS)
+LIMITED = (CallKind.CHAT, CallKind.EMBEDDINGS, CallKind.COUNT_TOKENS)
 """What a key's limits count: calls of models."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens in disjoint buckets; `reasoning` is information, already contained in `output`."""
+    """Tokens in disjoint buckets; `reasoning` is information, already contained in `output`.
+
+    `cache_write_1h` are cache writes that are kept for an hour, at a price of their own, and not part of `cache_write`.
+    """
 
     input: int = 0
     cache_read: int = 0
     cache_write: int = 0
     output: int = 0
     reasoning: int = 0
+    cache_write_1h: int = 0
+
+    @property
+    def cache_writes(self) -> int:
+        """All cache writes, however long they are kept."""
+        return self.cache_write + self.cache_write_1h
 
     @property
     def prompt_tokens(self) -> int:
         """All input tokens, cached ones included (OpenAI's meaning)."""
-        return self.input + self.cache_read + self.cache_write
+        return self.input + self.cache_read + self.cache_writes
 
     @property
     def total_tokens(self) -> int:
@@ -122,11 +132,15 @@ def settle_free(intent: Intent, finished_us: int, error_class: ErrorClass | None
     )
 
 
+UNKNOWN_PRICE = "unknown_price"
+"""The code of a call that is refused for want of a price."""
+
+
 def refuse_unknown_price(intent: Intent) -> None:
     """What `unknown_prices: reject` means: no call whose worst case nobody knows. Raises: UserError."""
     if intent.reserve_picousd is None:
         raise UserError(
-            "unknown_price",
+            UNKNOWN_PRICE,
             f"no price is known for {intent.provider}/{intent.model} and unknown_prices is `reject`; "
             f"set providers.{intent.provider}.prices",
             param="model",

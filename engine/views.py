@@ -175,6 +175,7 @@ def request_view(row: Row) -> dict[str, Any]:
         "total_tokens",
         "cached_tokens",
         "cache_write_tokens",
+        "cache_write_1h_tokens",
         "reasoning_tokens",
         "cost_source",
         "latency_ms",

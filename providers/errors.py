@@ -137,7 +137,7 @@ def classify(complaint: Complaint, status: int | None) -> ErrorClass:
         return _BY_GENERAL_TYPE.get(complaint.type or "", ErrorClass.SERVER_ERROR)
     if status in _BY_STATUS:
         return _BY_STATUS[status]
-    return ErrorClass.INVALID_REQUEST if 300 <= status < 500 else ErrorClass.SERVER_ERROR
+    return ErrorClass.INVALID_REQUEST if 400 <= status < 500 else ErrorClass.SERVER_ERROR
 
 
 def complaint_in(body: Any) -> Complaint | None:

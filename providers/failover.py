@@ -1,7 +1,8 @@
 """Failover as a state machine: which call comes next after a failure, until one answers or none is left.
 
 It happens before the first content alone. Role-only chunks are held back; once content is out, a failure is raised to the
-reader and never hidden behind a clean end. Every upstream call is booked (`providers.booking`).
+reader and never hidden behind a clean end. Every upstream call is booked (`providers.booking`). A candidate that a budget, the
+key or a missing price rules out is passed over; that is the answer only where no other candidate was asked.
 """
 
 import asyncio
@@ -11,33 +12,25 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from engine.clock import Clock, now_us
-from engine.ledger import Book, CallKind, CallScope, CostSource, Usage
-from engine.states import ErrorClass
-from providers.booking import Call, Desk, Errand
+from engine.errors import BudgetExceeded, Forbidden, UserError
+from engine.ledger import UNKNOWN_PRICE, Book, CallKind, CallScope, CostSource, Usage
+from providers.abilities import Abilities
+from providers.booking import Call, Desk
+from providers.errand import Errand
 from providers.errors import ProviderError
-from providers.health import Cooldowns
+from providers.health import Health
+from providers.observed import Observations
 from providers.pricing import PriceBook
 from providers.provider import Answer, AttemptInfo, Chunk, Json
 from providers.routing import Candidate, Route
+from providers.strategies import Chooser
 from providers.streams import OpenStream
 from providers.timers import paced, whole
-from providers.wording import NativeProvider, Request
+from providers.walk import FailoverPolicy, Walk
+from providers.wording import NativeProvider, Request, TokenCounter, Wording
 
 Sleep = Callable[[float], Awaitable[None]]
 Result = TypeVar("Result")
-
-_RETRIED = frozenset({ErrorClass.RATE_LIMIT, ErrorClass.OVERLOADED, ErrorClass.CONNECTION, ErrorClass.SERVER_ERROR})
-_MOVES_ON = _RETRIED | {ErrorClass.TIMEOUT, ErrorClass.AUTH, ErrorClass.QUOTA, ErrorClass.CONTEXT_LENGTH}
-
-
-@dataclass(frozen=True, slots=True)
-class FailoverPolicy:
-    """How long one candidate is tried. Pauses are backoff_s * 2^n with jitter, or what the upstream asks for up to a cap."""
-
-    retries_per_target: int = 2
-    backoff_s: float = 0.5
-    backoff_max_s: float = 8.0
-    retry_after_cap_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,71 +47,6 @@ class Completed:
     latency_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class TryAgain:
-    """Ask the same candidate once more after a pause."""
-
-    pause_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class MoveOn:
-    """Ask the next candidate at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """The error is the answer."""
-
-
-def decide(
-    error: ProviderError, *, tries: int, more: bool, policy: FailoverPolicy, jitter: float
-) -> TryAgain | MoveOn | GiveUp:
-    """What follows a failure. `tries` counts calls to this candidate so far, `jitter` is in [0, 1).
-
-    A request that is wrong, or that a content filter refused, is nobody else's to answer. A timer of ours that ran out has
-    used up the caller's patience with this candidate.
-    """
-    missing = error.error_class is ErrorClass.INVALID_REQUEST and error.status == 404
-    if error.error_class not in _MOVES_ON and not missing:
-        return GiveUp()
-    retried = error.error_class in _RETRIED or (error.error_class is ErrorClass.TIMEOUT and error.status is not None)
-    if retried and tries <= policy.retries_per_target:
-        pause = min(policy.backoff_s * 2 ** (tries - 1), policy.backoff_max_s) * (0.5 + jitter / 2)
-        if error.retry_after_s is not None:
-            pause = max(pause, error.retry_after_s)
-        if error.retry_after_s is None or error.retry_after_s <= policy.retry_after_cap_s:
-            return TryAgain(pause)
-    return MoveOn() if more else GiveUp()
-
-
-class _Walk:
-    """Where in the list of candidates a request stands."""
-
-    def __init__(self, candidates: Sequence[Candidate], policy: FailoverPolicy) -> None:
-        self._candidates = candidates
-        self._policy = policy
-        self._at = 0
-        self._tries = 1
-
-    @property
-    def candidate(self) -> Candidate:
-        return self._candidates[self._at]
-
-    def after(self, error: ProviderError, jitter: float) -> float:
-        """The pause before the next call. Raises: `error` where none is left."""
-        more = self._at + 1 < len(self._candidates)
-        match decide(error, tries=self._tries, more=more, policy=self._policy, jitter=jitter):
-            case TryAgain(pause_s):
-                self._tries += 1
-                return pause_s
-            case MoveOn():
-                self._at, self._tries = self._at + 1, 1
-                return 0.0
-            case GiveUp():
-                raise error
-
-
 class Failover:
     """Asks a route's candidates until one answers. One for a process; safe for any number of requests at once."""
 
@@ -129,13 +57,17 @@ class Failover:
         clock: Clock = now_us,
         sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
-        cooldowns: Cooldowns | None = None,
+        health: Health | None = None,
     ) -> None:
-        self._desk = Desk(prices, clock)
+        """`jitter` gives numbers in [0, 1): for pauses, and for strategy weighted."""
+        self.health = health or Health(clock)
+        self._observed = Observations()
+        self._desk = Desk(prices, clock, self.health, self._observed)
+        self._chooser = Chooser(prices, self._observed, jitter)
+        self._abilities = Abilities()
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
-        self._cooldowns = cooldowns or Cooldowns()
 
     async def complete(
         self, route: Route, body: Json | Request, *, scope: CallScope, book: Book, policy: FailoverPolicy | None = None
@@ -151,6 +83,11 @@ class Failover:
         errand = Errand(route, body, scope, book, CallKind.EMBEDDINGS)
         return await self._whole(errand, policy)
 
+    async def count_tokens(self, route: Route, request: Request, *, scope: CallScope, book: Book) -> Completed:
+        """The size of a prompt, from candidates that are TokenCounters. Free, but booked. Raises: ProviderError."""
+        errand = Errand(route, request, scope, book, CallKind.COUNT_TOKENS)
+        return await self._whole(errand, None)
+
     async def stream(
         self, route: Route, body: Json | Request, *, scope: CallScope, book: Book, policy: FailoverPolicy | None = None
     ) -> OpenStream:
@@ -159,8 +96,9 @@ class Failover:
         return await self._first(errand, policy or FailoverPolicy(), self._begin)
 
     async def drain(self) -> None:
-        """Wait for the bookings of cancelled callers: call it before the database is closed."""
+        """Wait for the bookings of cancelled callers and for what is to be told: call it before the database is closed."""
         await self._desk.drain()
+        await self.health.drain()
 
     async def _whole(self, errand: Errand, policy: FailoverPolicy | None) -> Completed:
         started = self._clock()
@@ -178,19 +116,44 @@ class Failover:
         )
 
     async def _first(self, errand: Errand, policy: FailoverPolicy, ask: Callable[[Call], Awaitable[Result]]) -> Result:
-        walk = _Walk(self._cooldowns.ready_first(errand.route.candidates), policy)
-        while True:
-            call = await self._desk.open(errand, walk.candidate)
+        walk = await self._walk(errand, policy)
+        while (candidate := await walk.next()) is not None:
             try:
+                call = await self._desk.open(errand, candidate)
                 result = await ask(call)
             except ProviderError as error:
-                self._cooldowns.failed(call.candidate, error)
-                pause = walk.after(error, self._jitter())
+                self._hand_back(walk, candidate)
+                pause = walk.after(candidate, error, self._jitter())
+            except UserError as error:
+                self._hand_back(walk, candidate)
+                if not _rules_out(error):
+                    raise
+                walk.refused(error)
+                pause = 0.0
+            except BaseException:
+                self._hand_back(walk, candidate)
+                raise
             else:
-                self._cooldowns.succeeded(call.candidate)
+                self.health.answered(candidate, call.began_us)
                 return result
             if pause:
                 await self._sleep(pause)
+        assert walk.failure is not None
+        raise walk.failure
+
+    async def _walk(self, errand: Errand, policy: FailoverPolicy) -> Walk:
+        """Where there is no choice, nothing is looked up."""
+        line: Sequence[Candidate] = errand.route.candidates
+        if len(line) > 1:
+            await self.health.look()
+            line = self._chooser.line(errand.route, lambda: errand.size)
+            line = self._abilities.able(line, errand.needs)
+        return Walk(line, self.health, self._abilities, policy)
+
+    def _hand_back(self, walk: Walk, candidate: Candidate) -> None:
+        """A probe that told nothing is for somebody else to make."""
+        if walk.probing:
+            self.health.gave_up(candidate)
 
     async def _answer(self, call: Call) -> tuple[Answer, Usage | None]:
         try:
@@ -214,16 +177,29 @@ class Failover:
         return stream
 
 
+def _rules_out(error: UserError) -> bool:
+    """Whether an error of the book is about this candidate alone: another one may cost less, be allowed, have a price."""
+    return isinstance(error, BudgetExceeded | Forbidden) or error.code == UNKNOWN_PRICE
+
+
 def _ask(call: Call) -> Awaitable[Answer]:
     """The call for a whole answer. Raises: ProviderError where the request cannot be carried to this candidate."""
     provider, model = call.candidate.provider, call.candidate.model
     wording = call.errand.worded(call.candidate)
     if call.errand.kind is CallKind.EMBEDDINGS:
         return provider.embeddings(model, wording.body)
+    if call.errand.kind is CallKind.COUNT_TOKENS:
+        return _count(call.candidate, wording)
     if wording.native:
         assert isinstance(provider, NativeProvider)
         return provider.answer_native(model, wording)
     return provider.chat(model, wording.body)
+
+
+async def _count(candidate: Candidate, wording: Wording) -> Answer:
+    assert isinstance(candidate.provider, TokenCounter)
+    tokens = await candidate.provider.count_tokens(candidate.model, wording)
+    return Answer({"input_tokens": tokens}, None, candidate.model, native=True)
 
 
 def _open(call: Call) -> AsyncGenerator[Chunk, None]:

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.ledger import CostSource, Usage
 from providers.provider import ModelPrice, ProviderConfig
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelInfo
 
 _PICO_PER_TOKEN = 10**6
 _REMEMBERED = 512
@@ -39,11 +42,12 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """The four rates of a model, one for each bucket of `Usage`."""
+    """The rates of a model, one for each bucket of `Usage`."""
 
     input: Rate
     cache_read: Rate
     cache_write: Rate
+    cache_write_1h: Rate
     output: Rate
 
     def cost(self, usage: Usage) -> int:
@@ -53,12 +57,13 @@ class Rates:
             usage.input * self.input.at(prompt)
             + usage.cache_read * self.cache_read.at(prompt)
             + usage.cache_write * self.cache_write.at(prompt)
+            + usage.cache_write_1h * self.cache_write_1h.at(prompt)
             + usage.output * self.output.at(prompt)
         )
         return int((usd_millions * _PICO_PER_TOKEN).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
-_FREE = Rates(*(Rate(Decimal(0)),) * 4)
+_FREE = Rates(*(Rate(Decimal(0)),) * 5)
 
 
 class PriceBook:
@@ -89,15 +94,25 @@ class PriceBook:
         return cost, CostSource.ESTIMATED if source is CostSource.PRICED else source
 
     def worst_case(
-        self, provider: ProviderConfig, model: str, prompt_tokens: int, max_tokens: int | None
+        self,
+        provider: ProviderConfig,
+        model: str,
+        prompt_tokens: int,
+        max_tokens: int | None,
+        *,
+        for_an_hour: bool = False,
     ) -> int | None:
-        """The most a call can cost in pico-dollars, None where no price is known. No cache helps in the worst case."""
+        """The most a call can cost in pico-dollars, None where no price is known. No cache helps in the worst case.
+
+        `for_an_hour`: the request asks for cache writes that are kept for an hour.
+        """
         rates = self.rates(provider, model)
         if rates is None:
             return None
         limit = DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens
         plain = rates.cost(Usage(input=prompt_tokens, output=limit))
-        return max(plain, rates.cost(Usage(cache_write=prompt_tokens, output=limit)))
+        worst = max(plain, rates.cost(Usage(cache_write=prompt_tokens, output=limit)))
+        return max(worst, rates.cost(Usage(cache_write_1h=prompt_tokens, output=limit))) if for_an_hour else worst
 
     def rates(self, provider: ProviderConfig, model: str) -> Rates | None:
         """The rates in force, or None where none are known."""
@@ -151,12 +166,16 @@ def library_id(provider: ProviderConfig) -> str | None:
 
 
 def _configured(price: ModelPrice) -> Rates:
-    """A configured price: input and output left out cost nothing, a cache bucket left out costs what input does."""
+    """A configured price: input and output left out cost nothing, a cache bucket left out costs what input does.
+
+    A write that is kept for an hour costs twice that (Anthropic, the one upstream that reports them, prices it so).
+    """
     given = Decimal(0) if price.input is None else price.input
     rates = Rates(
         input=Rate(given),
         cache_read=Rate(given if price.cached_input is None else price.cached_input),
         cache_write=Rate(given if price.cache_write is None else price.cache_write),
+        cache_write_1h=Rate(2 * given if price.cache_write_1h is None else price.cache_write_1h),
         output=Rate(Decimal(0) if price.output is None else price.output),
     )
     return _FREE if rates == _FREE else rates
@@ -169,16 +188,26 @@ def _simulated(provider: ProviderConfig, model: str) -> Rates:
     return _configured(ModelPrice(input=scripted.input, output=scripted.output))
 
 
-def _from_library(provider: ProviderConfig, model: str) -> Rates | None:
+def listed_model(provider: ProviderConfig, model: str) -> "ModelInfo | None":
+    """What the tables say about a model of that provider, None where they do not know it."""
     from genai_prices import data_snapshot  # noqa: PLC0415 - see provider_of_model
 
     identity = "anthropic" if provider.type == "anthropic" else library_id(provider)
     if identity is None:
         return None
     try:
-        _, info = data_snapshot.get_snapshot().find_provider_model(model, None, identity, None)
+        return data_snapshot.get_snapshot().find_provider_model(model, None, identity, None)[1]
+    except LookupError:
+        return None
+
+
+def _from_library(provider: ProviderConfig, model: str) -> Rates | None:
+    info = listed_model(provider, model)
+    if info is None:
+        return None
+    try:
         prices: Any = info.get_prices(datetime.now(UTC))
-    except (LookupError, IndexError):
+    except IndexError:
         return None
     given, output = _rate(prices.input_mtok), _rate(prices.output_mtok)
     if given is None:
@@ -187,6 +216,7 @@ def _from_library(provider: ProviderConfig, model: str) -> Rates | None:
         input=given,
         cache_read=_rate(prices.cache_read_mtok) or given,
         cache_write=_rate(prices.cache_write_mtok) or given,
+        cache_write_1h=_rate(prices.cache_write_1h_mtok) or _twice(given),
         output=output or Rate(Decimal(0)),  # embeddings have no output price
     )
 
@@ -198,3 +228,7 @@ def _rate(price: Any) -> Rate | None:
     if isinstance(price, Decimal):
         return Rate(price)
     return Rate(price.base, tuple((tier.start, tier.price) for tier in price.tiers))
+
+
+def _twice(rate: Rate) -> Rate:
+    return Rate(2 * rate.base, tuple((start, 2 * price) for start, price in rate.tiers))

@@ -34,13 +34,23 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelAbilities:
+    """What a model can take, as the configuration tells it; None: not told."""
+
+    context_length: int | None = None
+    tools: bool | None = None
+    images: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """USD per million tokens. A bucket without a price of its own costs what `input` costs."""
+    """USD per million tokens. A bucket without a price of its own costs what `input` costs, one for an hour twice that."""
 
     input: Decimal | None = None
     output: Decimal | None = None
     cached_input: Decimal | None = None
     cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,7 @@ class ProviderConfig:
     timeouts: Timeouts = Timeouts()
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     simulated_models: Mapping[str, SimulatedModel] = field(default_factory=dict[str, SimulatedModel])
+    abilities: Mapping[str, ModelAbilities] = field(default_factory=dict[str, ModelAbilities])
 
     @property
     def url(self) -> str:

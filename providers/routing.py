@@ -7,7 +7,7 @@ provider lists or that the price tables assign to one; `local` without configura
 import asyncio
 import difflib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.errors import NotFound, RetryableError
@@ -34,21 +34,31 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """The targets of a configured name, and how one is chosen among them (`providers.strategies`)."""
+
+    strategy: str
+    members: "tuple[Candidate | Group, ...]"
+    weights: tuple[float, ...] = ()  # of strategy weighted, one for each member
+
+
+@dataclass(frozen=True, slots=True)
 class Alias:
     """A name under `models:`: its targets in order (names that may themselves be configured)."""
 
     targets: tuple[str, ...]
     strategy: str = "ordered"
+    weights: tuple[float, ...] = ()
     cache_s: float | None = None  # how long its answers may be used again
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a name means now. `candidates` is never empty."""
+    """What a name means now. `candidates` is never empty; in their written order where `group` says nothing else."""
 
     requested: str
     candidates: tuple[Candidate, ...]
-    strategy: str = "ordered"
+    group: Group | None = None
     cache_s: float | None = None
 
 
@@ -90,13 +100,18 @@ class Router:
         self._aliases = aliases
         self._lists = lists or ModelLists()
 
+    @property
+    def providers(self) -> Sequence[Provider]:
+        """All that are configured, in their order."""
+        return tuple(self._providers.values())
+
     async def resolve(self, name: str) -> Route:
         """The route for `name`. Raises: NotFound (nearest names), RetryableError(provider_unavailable)."""
         alias = self._aliases.get(name)
         if alias is None:
-            return Route(name, (await self._one(name, frozenset()),))
-        candidates = await self._targets(name, alias, frozenset())
-        return Route(name, tuple(dict.fromkeys(candidates)), alias.strategy, alias.cache_s)
+            return Route(name, (await self._one(name),))
+        group = await self._group(name, alias, frozenset())
+        return Route(name, tuple(dict.fromkeys(_flat(group))), group, alias.cache_s)
 
     def configures(self, name: str) -> bool:
         """Whether the configuration gives the name a meaning, as a name of its own or as a model of a provider."""
@@ -114,19 +129,28 @@ class Router:
             rows.insert(0, ModelName("local", "aigateway"))
         return rows
 
-    async def _targets(self, name: str, alias: Alias, above: frozenset[str]) -> list[Candidate]:
+    async def _group(self, name: str, alias: Alias, above: frozenset[str]) -> Group:
+        """The targets that can be asked now. Raises: NotFound for names that lead back to themselves (the configuration refuses them)."""
         if name in above:
             raise NotFound("model_not_found", f"The configured model `{name}` leads back to itself.", param="model")
-        candidates: list[Candidate] = []
-        for target in alias.targets:
+        members: list[Candidate | Group] = []
+        weights: list[float] = []
+        silent: RetryableError | None = None
+        for target, weight in zip(alias.targets, alias.weights or (1.0,) * len(alias.targets), strict=True):
             inner = self._aliases.get(target)
-            if inner is not None and target != name:
-                candidates += await self._targets(target, inner, above | {name})
-            else:
-                candidates.append(await self._one(target, above | {name}))
-        return candidates
+            try:
+                if inner is not None:
+                    members.append(await self._group(target, inner, above | {name}))
+                else:
+                    members.append(await self._one(target))
+                weights.append(weight)
+            except RetryableError as error:  # whose provider cannot be reached now: the others are what failover is for
+                silent = silent or error
+        if silent is not None and not members:
+            raise silent
+        return Group(alias.strategy, tuple(members), tuple(weights))
 
-    async def _one(self, name: str, above: frozenset[str]) -> Candidate:
+    async def _one(self, name: str) -> Candidate:
         owner, slash, model = name.partition("/")
         if slash and model and owner in self._providers:
             return Candidate(self._providers[owner], model)
@@ -220,6 +244,14 @@ class Router:
         unasked = f" ({', '.join(silent)} could not be asked)" if silent else ""
         message = f"No model is called `{name}`{unasked}. Nearest: {shown}."
         return NotFound("model_not_found", message, param="model")
+
+
+def _flat(group: Group) -> Iterator[Candidate]:
+    for member in group.members:
+        if isinstance(member, Group):
+            yield from _flat(member)
+        else:
+            yield member
 
 
 def _is_at(provider: Provider, owner: str) -> bool:

@@ -7,7 +7,7 @@ from engine.ledger import Usage
 from engine.money import to_picousd
 from engine.token_estimate import estimate_tokens
 from providers.provider import Json
-from providers.shapes import as_count, as_list, as_object
+from providers.shapes import as_count, as_list, as_object, as_objects
 
 IMAGE_TOKENS = 1000  # about what a full-size picture costs; its base64 text is not read as tokens
 MESSAGE_TOKENS = 4  # the frame around each message
@@ -43,8 +43,8 @@ def usage_to_openai(usage: Usage) -> Json:
         "completion_tokens": usage.output,
         "total_tokens": usage.total_tokens,
     }
-    if usage.cache_read or usage.cache_write:
-        told["prompt_tokens_details"] = {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write}
+    if usage.cache_read or usage.cache_writes:
+        told["prompt_tokens_details"] = {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_writes}
     if usage.reasoning:
         told["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
     return told
@@ -70,6 +70,18 @@ def estimate_prompt_tokens(body: Json) -> int:
     for message in as_list(body.get("messages")):
         tokens += MESSAGE_TOKENS + _tokens_in(message)
     return tokens
+
+
+def asks_for_an_hour(body: Json) -> bool:
+    """Whether a body asks Anthropic to keep what it writes to its cache for an hour (`cache_control`, on any part or block)."""
+    places = [body, *as_objects(body.get("system")), *as_objects(body.get("tools"))]
+    for message in as_objects(body.get("messages")):
+        places += [message, *as_objects(message.get("content"))]
+    return any(_for_an_hour(place) or any(map(_for_an_hour, as_objects(place.get("content")))) for place in places)
+
+
+def _for_an_hour(place: Json) -> bool:
+    return "cache_control" in place and as_object(place["cache_control"]).get("ttl") == "1h"
 
 
 def _tokens_in(value: Any) -> int:

@@ -60,7 +60,7 @@ class Till:
         return Intent(**found)
 
     def try_open(self, intent: Intent) -> AIGatewayError | None:
-        return self.do(lambda tx: open_admitted(tx, intent, self.worker))
+        return self.do(lambda tx: open_admitted(tx, intent, self.worker).refused)
 
     def open(self, reserve: int | None = 100, **more: Any) -> str:
         """The call's id. Raises: what refused it."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from engine.alerts import anything_to_tell, tell_alerts
+from engine.alerts import UNKNOWN_PRICE, anything_to_tell, tell_alerts
 from engine.clock import now_us
 from engine.errors import RetryableError
 from engine.store.database import Database, Row
@@ -56,11 +56,11 @@ class Deliveries:
                 continue
 
     async def tell_alerts(self) -> None:
-        """Log what budgets have to tell, and queue it for the operator where there is an address."""
+        """Log what there is to tell, and queue it for the operator where there is an address."""
         if not await self._database.read(anything_to_tell):
             return
         for facts in await self._database.write(lambda tx: tell_alerts(tx, self._rules.alert_url, now_us())):
-            log.warning("budget alert", action="alert", **facts)
+            log.warning("unknown price" if facts["alert"] == UNKNOWN_PRICE else "budget alert", action="alert", **facts)
 
     async def send_due(self) -> None:
         """Start sending what is due."""

@@ -47,6 +47,7 @@ class WorkerParts:
     beside: Callable[[Database], Awaitable[None]]  # runs until it is cancelled, beside many steps
     metrics_host: str
     metrics_port: int | None
+    share_health: Callable[[Database], None]  # with the other processes on that database
     close: Callable[[], Awaitable[None]]
 
 
@@ -68,6 +69,7 @@ class StepProcess:
         self.database = Database(parts.database_url, readers=1 if alone else READERS, crash_at=parts.crash_at)
         self._leases = Database(parts.database_url, readers=0, crash_at=parts.crash_at)
         register(self._leases, self.id, ALONE if alone else "worker")
+        parts.share_health(self.database)
         self._heartbeat = Heartbeat(self._leases, self.id, self._lease_lost)
         self.catalogue = Catalogue()
         self.broker = parts.make_broker()

@@ -13,13 +13,11 @@ requests                       the ledger: one row per upstream attempt, intent 
 kept_answers                   answers by the Idempotency-Key of their request, for a day
 cached_answers                 chat answers that are used again, by what was asked
 api_keys                       who may call, hashed, and each key's limits
-budgets, alerts                limits on spending, and each threshold that was told, once a period
+budgets, alerts                limits on spending; each threshold and each unknown price that was told, once a period
 deliveries, delivery_attempts  outgoing webhooks and each try
-workers                        living processes and their leases
+workers, provider_health       living processes and their leases; upstream models that rest after failures
 settings                       values shared by all processes, such as the webhook secret made at first start
 """
-
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -36,9 +34,9 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 
+from engine.store.partial_index import naming, where
 from engine.store.readable_time import readable
 
 metadata = MetaData(
@@ -62,16 +60,6 @@ SUSPECT = f"steps.status = 'ready' AND steps.losses >= {SUSPECT_LOSSES}"
 """Such steps, ready to be run."""
 READY = "status = 'ready'"
 """The same for steps that may be claimed."""
-
-
-def _where(condition: str) -> dict[str, Any]:
-    """The condition of a partial index."""
-    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
-
-
-def _naming(table: str, column: str) -> Index:
-    """By which payload; a column whose name ends with `_digest` names one (engine.store.retention)."""
-    return Index(f"ix_{table}_{column}", column, **_where(f"{column} IS NOT NULL"))
 
 
 workflows = Table(
@@ -145,17 +133,17 @@ runs = Table(
     Index(None, "status", "id"),
     Index(None, "workflow_name", "id"),
     Index(None, "deadline_us"),
-    Index("ix_runs_parent_run_id", "parent_run_id", **_where("parent_run_id IS NOT NULL")),
-    Index("ix_runs_answers_to", "answers_to", **_where("answers_to IS NOT NULL")),
+    Index("ix_runs_parent_run_id", "parent_run_id", **where("parent_run_id IS NOT NULL")),
+    Index("ix_runs_answers_to", "answers_to", **where("answers_to IS NOT NULL")),
     # Each firing is one run.
-    Index("uq_runs_firing", "schedule_id", "scheduled_us", unique=True, **_where("schedule_id IS NOT NULL")),
-    Index("ix_runs_scheduled_open", "schedule_id", **_where(SCHEDULED_OPEN)),
+    Index("uq_runs_firing", "schedule_id", "scheduled_us", unique=True, **where("schedule_id IS NOT NULL")),
+    Index("ix_runs_scheduled_open", "schedule_id", **where(SCHEDULED_OPEN)),
     # What retention looks for: old runs, definitions of their own, and which rows name a payload.
-    Index("ix_runs_finished_us", "finished_us", **_where("finished_us IS NOT NULL")),
-    Index("ix_runs_pruning_us", "pruning_us", **_where("pruning_us IS NOT NULL")),
-    Index("ix_runs_version_id", "version_id", **_where("version IS NULL")),
-    _naming("runs", "input_digest"),
-    _naming("runs", "output_digest"),
+    Index("ix_runs_finished_us", "finished_us", **where("finished_us IS NOT NULL")),
+    Index("ix_runs_pruning_us", "pruning_us", **where("pruning_us IS NOT NULL")),
+    Index("ix_runs_version_id", "version_id", **where("version IS NULL")),
+    naming("runs", "input_digest"),
+    naming("runs", "output_digest"),
 )
 
 run_tags = Table(
@@ -203,13 +191,13 @@ steps = Table(
     UniqueConstraint("run_id", "key"),
     Index(None, "status", "due_us"),
     Index(None, "worker_id", "status"),
-    Index("ix_steps_children", "run_id", "parent_key", **_where("parent_key IS NOT NULL")),
-    Index("ix_steps_waits_for", "run_id", "waits_for", **_where("waits_for IS NOT NULL")),
-    Index("ix_steps_active", "run_id", **_where(ACTIVE)),
-    Index("ix_steps_suspect", "due_us", **_where(SUSPECT.replace("steps.", ""))),
-    Index("ix_steps_ready", "priority", "workflow_name", "due_us", **_where(READY)),
-    _naming("steps", "input_digest"),
-    _naming("steps", "output_digest"),
+    Index("ix_steps_children", "run_id", "parent_key", **where("parent_key IS NOT NULL")),
+    Index("ix_steps_waits_for", "run_id", "waits_for", **where("waits_for IS NOT NULL")),
+    Index("ix_steps_active", "run_id", **where(ACTIVE)),
+    Index("ix_steps_suspect", "due_us", **where(SUSPECT.replace("steps.", ""))),
+    Index("ix_steps_ready", "priority", "workflow_name", "due_us", **where(READY)),
+    naming("steps", "input_digest"),
+    naming("steps", "output_digest"),
 )
 
 schedules = Table(
@@ -254,8 +242,8 @@ places = Table(
     Column("most", Integer, nullable=False),  # places in all, as the run's own version of the definition says
     Column("from_us", BigInteger, nullable=False),  # not under way before
     Column("since_us", BigInteger),  # under way since; null: in line
-    Index("ix_places_in_line", "line", "rank", "run_id", **_where("since_us IS NULL")),
-    Index("ix_places_under_way", "line", **_where("since_us IS NOT NULL")),
+    Index("ix_places_in_line", "line", "rank", "run_id", **where("since_us IS NULL")),
+    Index("ix_places_under_way", "line", **where("since_us IS NOT NULL")),
 )
 
 signals = Table(
@@ -269,7 +257,7 @@ signals = Table(
     Column("taken_by", String(300)),  # the key of the step that took it; null: it came early
     Column("created_us", BigInteger, nullable=False),
     Index(None, "run_id", "name"),
-    _naming("signals", "payload_digest"),
+    naming("signals", "payload_digest"),
 )
 
 cached_results = Table(
@@ -282,7 +270,7 @@ cached_results = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger, nullable=False),
     Index(None, "expires_us"),
-    _naming("cached_results", "output_digest"),
+    naming("cached_results", "output_digest"),
 )
 
 attempts = Table(
@@ -343,6 +331,7 @@ requests = Table(
     Column("total_tokens", BigInteger),
     Column("cached_tokens", BigInteger),
     Column("cache_write_tokens", BigInteger),
+    Column("cache_write_1h_tokens", BigInteger),  # of those, what is kept for an hour
     Column("reasoning_tokens", BigInteger),
     Column("cost_picousd", BigInteger),
     Column("cost_usd", Numeric(24, 12), Computed("cost_picousd / 1000000000000.0", persisted=True)),
@@ -364,9 +353,9 @@ requests = Table(
     Index(None, "request_id"),
     Index(None, "worker_id", "status"),
     # What a key used within the last minute.
-    Index("ix_requests_key_id_started_us", "key_id", "started_us", **_where("key_id IS NOT NULL")),
+    Index("ix_requests_key_id_started_us", "key_id", "started_us", **where("key_id IS NOT NULL")),
     # Few rows at any time: what budgets count as reserved.
-    Index("ix_requests_unsettled", "started_us", **_where(UNSETTLED)),
+    Index("ix_requests_unsettled", "started_us", **where(UNSETTLED)),
 )
 
 kept_answers = Table(
@@ -448,7 +437,20 @@ alerts = Table(
     Column("data_json", Text, nullable=False),  # the budget as it stood
     Column("at_us", BigInteger, nullable=False),
     Column("told_us", BigInteger),  # when it went into the log and the webhook's outbox
-    Index("ix_alerts_untold", "at_us", **_where("told_us IS NULL")),
+    Index("ix_alerts_untold", "at_us", **where("told_us IS NULL")),
+)
+
+provider_health = Table(
+    "provider_health",
+    metadata,
+    Column("provider", String(100), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("since_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("trips", Integer, nullable=False),  # rests without a success between them
+    Column("error_class", String(30), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("probe_until_us", BigInteger),  # until when one caller tries it again; null: nobody does
 )
 
 deliveries = Table(

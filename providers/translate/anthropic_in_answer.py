@@ -56,10 +56,15 @@ def usage_to_anthropic(usage: Usage) -> Json:
     """The ledger's buckets, which are Anthropic's: `input_tokens` is without the cache."""
     told: Json = {
         "input_tokens": usage.input,
-        "cache_creation_input_tokens": usage.cache_write,
+        "cache_creation_input_tokens": usage.cache_writes,
         "cache_read_input_tokens": usage.cache_read,
         "output_tokens": usage.output,
     }
+    if usage.cache_write_1h:
+        told["cache_creation"] = {
+            "ephemeral_5m_input_tokens": usage.cache_write,
+            "ephemeral_1h_input_tokens": usage.cache_write_1h,
+        }
     if usage.reasoning:
         told["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
     return told

@@ -66,10 +66,13 @@ def usage_of(told: Json) -> Usage | None:
     given, output = as_count(told.get("input_tokens")), as_count(told.get("output_tokens"))
     if given is None and output is None:
         return None
+    written = as_count(told.get("cache_creation_input_tokens")) or 0
+    for_an_hour = as_count(as_object(told.get("cache_creation")).get("ephemeral_1h_input_tokens")) or 0
     return Usage(
         input=given or 0,
         cache_read=as_count(told.get("cache_read_input_tokens")) or 0,
-        cache_write=as_count(told.get("cache_creation_input_tokens")) or 0,
+        cache_write=max(0, written - for_an_hour),
+        cache_write_1h=for_an_hour,
         output=output or 0,
         reasoning=as_count(as_object(told.get("output_tokens_details")).get("thinking_tokens")) or 0,
     )

@@ -79,7 +79,7 @@ def usage_to_responses(usage: Usage) -> Json:
     """The ledger's buckets in OpenAI's words: `input_tokens` includes the cached ones."""
     return {
         "input_tokens": usage.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write},
+        "input_tokens_details": {"cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_writes},
         "output_tokens": usage.output,
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.total_tokens,

@@ -246,7 +246,9 @@ def test_tokens_are_counted(up: Stand, client: anthropic.Anthropic) -> None:
     assert counted.parse().input_tokens == 3 and counted.headers["x-aigateway-token-source"] == "upstream"
     guessed = client.messages.with_raw_response.count_tokens(model=MODELS["openai"], messages=messages)
     assert guessed.parse().input_tokens > 3 and guessed.headers["x-aigateway-token-source"] == "estimate"
-    assert up.rows_so_far() == before
+    [row] = up.rows(counted.headers["request-id"])
+    assert (row["kind"], row["cost_source"], row["cost_usd"], row["success"]) == ("count_tokens", "free", 0, True)
+    assert up.rows_so_far() == before + 1  # what is estimated here calls nobody
 
 
 @pytest.mark.parametrize(("kind", "status"), [("rate_limit_error", 429), ("overloaded_error", 503), ("api_error", 502)])
@@ -353,10 +355,12 @@ def test_the_bill_equals_the_ledger(up: Stand, client: anthropic.Anthropic) -> N
     before = up.rows_so_far()
     for dialect in DIALECTS:
         client.messages.create(
-            model=MODELS[dialect], **ask("[cached 1] [cache_write 2] [think 2] words and more words")
+            model=MODELS[dialect], **ask("[cached 1] [cache_write 2] [cache_write_1h 3] [think 2] words and more words")
         )
         with client.messages.stream(model=MODELS[dialect], **ask("[cached 3] [words 8]")) as stream:
             stream.until_done()
     rows = up.gateway.http.get("/v1/requests", params={"limit": 6}).json()["data"]
+    hours = {row["provider"]: row["cache_write_1h_tokens"] for row in rows if not row["streamed"]}
+    assert hours == {"anthropic": 3, "openai": 0, "ollama": 0}
     assert up.rows_so_far() == before + 6 and all(row["cost_source"] == "priced" for row in rows)
     assert sum(round(row["cost_usd"] * 10**12) for row in rows) == up.billed()

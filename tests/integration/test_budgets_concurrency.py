@@ -35,7 +35,7 @@ from engine.admission import open_admitted, settle_call
 async def spend(till):
     async def one(number):
         intent = till.intent({reserve})
-        refused = await till.database.write(lambda tx: open_admitted(tx, intent, till.worker))
+        refused = await till.database.write(lambda tx: open_admitted(tx, intent, till.worker).refused)
         if refused is None and number % 2:
             done = settlement(intent.id, till.now, {cost})
             await till.database.write(lambda tx: settle_call(tx, done))
@@ -136,7 +136,7 @@ def test_calls_and_settlements_side_by_side_neither_block_nor_miscount(database_
 
         async def both(till: Till, number: int) -> None:
             intent = till.intent(RESERVE, key_id=key.id)
-            assert await till.database.write(lambda tx: open_admitted(tx, intent, till.worker)) is None
+            assert await till.database.write(lambda tx: open_admitted(tx, intent, till.worker).refused) is None
             done = settlement(intent.id, NOON_US, number)
             await till.database.write(lambda tx: settle_call(tx, done))
 
@@ -167,7 +167,7 @@ async def open_all(calls: Sequence[tuple[Till, Intent]]) -> list[AIGatewayError 
     """Why each of them was refused, None where it was not."""
 
     async def one(till: Till, intent: Intent) -> AIGatewayError | None:
-        return await till.database.write(lambda tx: open_admitted(tx, intent, till.worker))
+        return await till.database.write(lambda tx: open_admitted(tx, intent, till.worker).refused)
 
     return await asyncio.gather(*(one(till, intent) for till, intent in calls))
 

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -15,16 +15,17 @@ from upstreams.control import Fault
 from upstreams.ollama import OllamaUpstream
 from upstreams.openai import OpenAIUpstream
 
-from engine.errors import BudgetExceeded
-from engine.ledger import CallKind, CostSource
+from engine.errors import AIGatewayError, BudgetExceeded, Conflict, Forbidden, LimitExceeded, UserError
+from engine.ledger import UNKNOWN_PRICE, CallKind, CostSource, Intent
 from engine.states import ErrorClass
 from providers.errors import ProviderError
-from providers.failover import Failover, FailoverPolicy
+from providers.failover import Failover
 from providers.http import HttpClient
 from providers.pricing import PriceBook
 from providers.provider import ModelPrice, Provider, ProviderConfig, SimulatedModel, Timeouts
 from providers.registry import build_providers
-from providers.routing import Route
+from providers.routing import Candidate, Route
+from providers.walk import FailoverPolicy
 
 QUICK = Timeouts(connect_s=2, first_content_s=0.3, idle_s=0.3, total_s=5)
 
@@ -241,18 +242,91 @@ def test_after_the_first_content_there_is_no_second_try() -> None:
     in_house(use)
 
 
+def with_dear(house: House) -> Candidate:
+    """A candidate at the second upstream whose worst case does not fit into the house's budget."""
+    house.book = MemoryBook(budget_picousd=10**11)
+    dear = {"*": ModelPrice(Decimal(1000), Decimal(1000))}
+    costly = ProviderConfig("dear", "openai", house.second.base_url, "test-key", prices=dear)
+    return Candidate(build_providers([costly], HttpClient())["dear"], "gpt-6-sol")
+
+
 def test_the_fallback_is_checked_against_the_budget_again() -> None:
+    """One that does not fit is passed over: what the other one said is the answer."""
+
     async def use(house: House) -> None:
         house.first.control.script(Fault("status", status=401))
-        dear = {"*": ModelPrice(Decimal(1000), Decimal(1000))}
-        costly = ProviderConfig("dear", "openai", house.second.base_url, "test-key", prices=dear)
-        http = HttpClient()
-        house.book = MemoryBook(budget_picousd=10**11)
-        where = route((house.providers["first"], "gpt-6-luna"), (build_providers([costly], http)["dear"], "gpt-6-sol"))
-        with pytest.raises(BudgetExceeded):
+        where = Route("asked", (house.both.candidates[0], with_dear(house)))
+        with pytest.raises(ProviderError) as caught:
             await house.complete(where, chat("hi", max_tokens=1000))
-        assert house.counts() == (1, 0)
-        await http.close()
+        assert (caught.value.status, house.counts()) == (401, (1, 0))
+
+    in_house(use)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_budget_that_refuses_the_first_lets_a_fitting_one_answer(stream: bool) -> None:
+    async def use(house: House) -> None:
+        where = Route("asked", (with_dear(house), house.both.candidates[0]))
+        body = chat("hi", max_tokens=1000)
+        if stream:
+            async with await house.stream(where, body) as chunks:
+                assert [chunk async for chunk in chunks][-1].usage_only
+            assert chunks.provider == "first"
+        else:
+            assert (await house.complete(where, body)).provider == "first"
+        assert (house.counts(), len(house.book.rows)) == ((1, 0), 1)
+
+    in_house(use)
+
+
+@pytest.mark.parametrize(
+    "refusal", [UserError(UNKNOWN_PRICE, "no price"), Forbidden("model_not_allowed", "not this one")]
+)
+def test_a_missing_price_and_a_model_that_the_key_may_not_use_leave_the_others(refusal: UserError) -> None:
+    class Picky(MemoryBook):
+        async def open(self, intent: Intent) -> None:
+            if intent.provider == "first":
+                raise refusal
+            await super().open(intent)
+
+    async def use(house: House) -> None:
+        house.book = Picky()
+        assert (await house.complete()).provider == "second"
+        with pytest.raises(UserError) as caught:
+            await house.complete(Route("asked", house.both.candidates[:1]))
+        assert (caught.value, house.counts()) == (refusal, (0, 1))
+
+    in_house(use)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LimitExceeded("slow", retry_after_s=1, unit="requests", limit=1, remaining=0),
+        Conflict("attempt_superseded", "gone"),
+    ],
+)
+def test_what_is_not_about_one_candidate_ends_the_chain(error: AIGatewayError) -> None:
+    class Closed(MemoryBook):
+        async def open(self, intent: Intent) -> None:
+            raise error
+
+    async def use(house: House) -> None:
+        house.book = Closed()
+        with pytest.raises(AIGatewayError) as caught:
+            await house.complete()
+        assert (caught.value, house.counts()) == (error, (0, 0))
+
+    in_house(use)
+
+
+def test_a_budget_is_the_answer_where_nobody_fits() -> None:
+    async def use(house: House) -> None:
+        dear = with_dear(house)
+        for where in (Route("asked", (dear,)), Route("asked", (dear, replace(dear, model="gpt-6-luna")))):
+            with pytest.raises(BudgetExceeded):
+                await house.complete(where, chat("hi", max_tokens=1000))
+        assert house.counts() == (0, 0)
 
     in_house(use)
 

@@ -18,11 +18,12 @@ from upstreams.server import Upstream
 from engine.ledger import CostSource
 from engine.states import ErrorClass
 from providers.errors import ProviderError
-from providers.failover import Failover, FailoverPolicy
+from providers.failover import Failover
 from providers.http import HttpClient
 from providers.pricing import PriceBook
 from providers.provider import Chunk, Provider, ProviderConfig, Timeouts
 from providers.registry import build_providers
+from providers.walk import FailoverPolicy
 
 KINDS: dict[str, tuple[type[Upstream], str]] = {
     "openai": (OpenAIUpstream, "gpt-6-luna"),

@@ -1,7 +1,8 @@
 """What an upstream answers: decided by the prompt alone, so that a test can know it beforehand. One word is one token.
 
-Directives anywhere in the last user text: `[words 30]`, `[think 5]`, `[cached 10]`, `[cache_write 10]`, `[marker abc]`;
-`[turns 3]`; `use tool NAME` or `use tool NAME with {json}` where a tool of that name is offered, several times for parallel calls.
+Directives anywhere in the last user text: `[words 30]`, `[think 5]`, `[cached 10]`, `[cache_write 10]`, `[cache_write_1h 10]`,
+`[marker abc]`, `[turns 3]`; `use tool NAME` or `use tool NAME with {json}` where a tool of that name is offered, several times for
+parallel calls.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any
 from upstreams.control import Tokens
 
 IMAGE_TOKENS = 85
-_NUMBER = re.compile(r"\[(words|think|cached|cache_write|turns) (\d+)\]")
+_NUMBER = re.compile(r"\[(words|think|cached|cache_write_1h|cache_write|turns) (\d+)\]")
 _MARKER = re.compile(r"\[marker ([\w.:-]+)\]")
 _USE_TOOL = re.compile(r"use tool ([\w./-]+)(?: with (\{.*?\})(?=\s|$|\.))?", re.DOTALL)
 
@@ -72,7 +73,9 @@ def reply_to(prompt: Prompt) -> Reply:
     thinking = [f"thought{number} " for number in range(numbers.get("think", 0))] if prompt.thinks else []
     read = min(numbers.get("cached", 0), prompt.words)
     written = min(numbers.get("cache_write", 0), prompt.words - read)
-    return Reply(words, thinking, calls, finish, Tokens(prompt.words - read - written, read, written))
+    for_an_hour = min(numbers.get("cache_write_1h", 0), prompt.words - read - written)
+    tokens = Tokens(prompt.words - read - written - for_an_hour, read, written, cache_write_1h=for_an_hour)
+    return Reply(words, thinking, calls, finish, tokens)
 
 
 def _text(prompt: Prompt, numbers: dict[str, int]) -> str:

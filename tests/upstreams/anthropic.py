@@ -315,10 +315,15 @@ def _deltas(block: Any, reply: Reply, kind: str) -> list[tuple[Any, int]]:
 
 
 def _input_usage(call: Call) -> Any:
+    tokens = call.tokens
     return {
-        "input_tokens": call.tokens.input,
-        "cache_read_input_tokens": call.tokens.cache_read,
-        "cache_creation_input_tokens": call.tokens.cache_write,
+        "input_tokens": tokens.input,
+        "cache_read_input_tokens": tokens.cache_read,
+        "cache_creation_input_tokens": tokens.cache_write + tokens.cache_write_1h,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": tokens.cache_write,
+            "ephemeral_1h_input_tokens": tokens.cache_write_1h,
+        },
     }
 
 

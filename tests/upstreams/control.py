@@ -44,12 +44,14 @@ class Price:
     cached_input: Decimal = Decimal("0.1")
     cache_write: Decimal = Decimal("1.25")
     output: Decimal = Decimal(2)
+    cache_write_1h: Decimal = Decimal(2)
 
     def picousd(self, tokens: "Tokens") -> int:
         usd_millions = (
             tokens.input * self.input
             + tokens.cache_read * self.cached_input
             + tokens.cache_write * self.cache_write
+            + tokens.cache_write_1h * self.cache_write_1h
             + tokens.output * self.output
         )
         return int(usd_millions * 10**6)
@@ -64,6 +66,7 @@ class Tokens:
     cache_write: int = 0
     output: int = 0
     reasoning: int = 0
+    cache_write_1h: int = 0  # Anthropic's alone tells it; the others count it as input
 
 
 @dataclass

@@ -93,8 +93,9 @@ class OllamaUpstream(Upstream):
             raise Refused(400, f'"{body["model"]}" does not support thinking')
         reply = reply_to(_prompt(body))
         call.tokens = reply.tokens
-        call.tokens.input += call.tokens.cache_read + call.tokens.cache_write  # Ollama does not tell them apart
-        call.tokens.cache_read = call.tokens.cache_write = 0
+        told = call.tokens
+        told.input += told.cache_read + told.cache_write + told.cache_write_1h  # Ollama does not tell them apart
+        told.cache_read = told.cache_write = told.cache_write_1h = 0
         if body.get("stream", True):
             return await self.send_stream(request, call, self._pieces(body, call, reply, fault), fault)
         call.tokens.output = len(reply.words) + len(reply.thinking) + len(reply.calls)

@@ -72,6 +72,8 @@ class OpenAIUpstream(Upstream):
             )
         reply = reply_to(prompt)
         call.tokens = reply.tokens
+        call.tokens.input += call.tokens.cache_write_1h  # OpenAI tells no such thing
+        call.tokens.cache_write_1h = 0
         if body.get("stream"):
             return await self.send_stream(request, call, self._pieces(body, call, reply), fault)
         choices = body.get("n") or 1

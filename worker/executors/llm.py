@@ -15,11 +15,12 @@ from engine.ports import Failed, Job, Outcome, OverBudget, Succeeded
 from engine.states import ErrorClass
 from engine.values import is_list, type_name
 from providers.errors import ProviderError
-from providers.failover import Completed, Failover, FailoverPolicy
+from providers.failover import Completed, Failover
 from providers.pricing import PriceBook
 from providers.provider import Json
-from providers.routing import Route, Router
+from providers.routing import Candidate, Route, Router
 from providers.usage import estimate_prompt_tokens
+from providers.walk import FailoverPolicy
 from providers.wording import Request
 
 DEFAULT_MAX_TOKENS = 4096
@@ -44,7 +45,7 @@ class LlmExecutor:
         try:
             route = await self.router.resolve(body["model"])
             affordable = self.affordable_tokens(route, body, await job.book.remaining_picousd())
-            if affordable is not None and affordable < min(LEAST_TOKENS, body["max_tokens"]):
+            if affordable == 0:
                 return OverBudget(f"step {job.key}: less than {LEAST_TOKENS} tokens of an answer fit into what is left")
             if affordable is not None:
                 body["max_tokens"] = min(body["max_tokens"], affordable)
@@ -70,18 +71,28 @@ class LlmExecutor:
         return await self.failover.complete(route, request, scope=job.call_scope, book=job.book, policy=_ONE_PASS)
 
     def affordable_tokens(self, route: Route, body: Json, remaining: int | None) -> int | None:
-        """How many output tokens fit into what remains, in pico-dollars; None without a limit or a price."""
+        """How many output tokens every candidate can give that what remains (pico-dollars) does not rule out.
+
+        None: no limit; 0: it rules out all. A candidate with room for less than an answer is ruled out: it would be refused
+        before the call, and the next one asked.
+        """
         if remaining is None:
             return None
-        prompt_tokens = estimate_prompt_tokens(body)
-        limits: list[int] = []
-        for candidate in route.candidates:
-            config = candidate.provider.config
-            base = self.prices.worst_case(config, candidate.model, prompt_tokens, 0)
-            full = self.prices.worst_case(config, candidate.model, prompt_tokens, 1000)
-            if base is not None and full is not None and full > base:
-                limits.append((remaining - base) * 1000 // (full - base))
-        return min(limits) if limits else None
+        prompt_tokens, least = estimate_prompt_tokens(body), min(LEAST_TOKENS, body["max_tokens"])
+        limits = [self._fitting(candidate, prompt_tokens, remaining) for candidate in route.candidates]
+        fitting = [limit for limit in limits if limit is not None and limit >= least]
+        if fitting:
+            return min(fitting)
+        return None if None in limits else 0
+
+    def _fitting(self, candidate: Candidate, prompt_tokens: int, remaining: int) -> int | None:
+        """The output tokens of one candidate that fit; None where they cost nothing, or nobody knows what."""
+        config = candidate.provider.config
+        base = self.prices.worst_case(config, candidate.model, prompt_tokens, 0)
+        full = self.prices.worst_case(config, candidate.model, prompt_tokens, 1000)
+        if base is None or full is None or full <= base:
+            return None
+        return max(0, remaining - base) * 1000 // (full - base)
 
 
 def request_body(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:

@@ -43,8 +43,8 @@ def test_variables_override_the_file(tmp_path: Path) -> None:
     assert settings.providers["vllm"].base_url == "http://new/v1"
     assert secret(settings, "vllm") == "12345"
     assert settings.webhooks.allow_private_networks is True
-    assert settings.models["fast"].targets == ["vllm/a", "ollama/b"]
-    assert settings.models["local"].targets == ["ollama/x:1b"]
+    assert [target.model for target in settings.models["fast"].targets] == ["vllm/a", "ollama/b"]
+    assert [target.model for target in settings.models["local"].targets] == ["ollama/x:1b"]
     assert settings.unknown_prices == "reject"  # an empty variable counts as not given
 
 

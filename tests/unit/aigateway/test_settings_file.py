@@ -56,6 +56,7 @@ models:
   local: ollama/qwen2.5:32b-instruct
   fast: {targets: [ollama/llama3.2:1b, openai/gpt-6-luna]}
   exact: {strategy: ordered, targets: [{model: vllm/one}]}
+  smart: {strategy: weighted, targets: [{model: vllm/one, weight: 3}, sim/echo]}
 budgets: [{name: daily, limit_usd: 5, period: day, scope: all, action: reject, alert_at: [0.5, 0.8, 1.0]}]
 unknown_prices: reject
 on_client_disconnect: drain
@@ -75,8 +76,10 @@ retention: {runs_days: 9, requests_days: 36}
     assert vllm.prices["*"].input == Decimal("0.05")
     assert (vllm.timeouts.idle, vllm.timeouts.total) == (timedelta(milliseconds=200), timedelta(minutes=10))
     assert settings.providers["sim"].models["flaky"].fail == [500, 429]
-    assert settings.models["local"].targets == ["ollama/qwen2.5:32b-instruct"]
-    assert settings.models["exact"].targets == ["vllm/one"]
+    assert [target.model for target in settings.models["local"].targets] == ["ollama/qwen2.5:32b-instruct"]
+    assert [target.model for target in settings.models["exact"].targets] == ["vllm/one"]
+    smart = settings.models["smart"]
+    assert (smart.strategy, [target.weight for target in smart.targets]) == ("weighted", [3, None])
     assert settings.mcp_servers["brave-search"].env == {"BRAVE_API_KEY": "b"}
     assert settings.webhooks.allow_private_networks
 
@@ -105,8 +108,41 @@ def test_a_key_like_no_other_lists_what_is_valid(tmp_path: Path) -> None:
         ("providers: {x: {}}", "aigateway.yaml:1: providers.x.type: is required"),
         ("models: {a: {targets: []}}", "aigateway.yaml:1: models.a.targets: must not be empty"),
         ("models: {a: 5}", "aigateway.yaml:1: models.a: must be a mapping of keys to values"),
-        ("models: {a: {targets: [b/c], strategy: cheapest}}", "models.a.strategy: this release runs ordered alone"),
-        ("models: {a: {targets: [b/c], strategy: best}}", "models.a.strategy: must be ordered"),
+        (
+            "models: {a: {targets: [b/c], strategy: best}}",
+            "a.strategy: must be ordered, weighted, least_latency, least_busy",
+        ),
+        (
+            "models: {a: {strategy: weighted, targets: [{model: x, weight: 0}]}}",
+            "targets[0].weight: must be more than 0",
+        ),
+        (
+            "models: {a: {strategy: weighted, targets: [{model: x, weight: -1}]}}",
+            "targets[0].weight: must be more than 0",
+        ),
+        (
+            "models: {a: {strategy: weighted, targets: [{model: x, wait: 1}]}}",
+            'wait: unknown key, did you mean "weight"?',
+        ),
+        (
+            "models: {a: {strategy: weighted, targets: [{model: x, weight: heavy}]}}",
+            "targets[0].weight: must be a number",
+        ),
+        ("models: {a: {strategy: weighted, targets: [{weight: 1}]}}", "a.targets[0].model: is required"),
+        (
+            "models:\n  a:\n    targets:\n    - gpt\n    - model: x\n      weight: 2",
+            "aigateway.yaml:6: models.a.targets[1].weight: belongs to strategy weighted, and this model's is ordered",
+        ),
+        (
+            "models:\n  a: {targets: [gpt, b]}\n  b: {targets: [c]}\n  c: a",
+            "yaml:2: models.a.targets[1]: leads back to itself: a → b → c → a",
+        ),
+        ("models: {a: a}", "models.a.targets[0]: leads back to itself: a → a"),
+        ("providers: {a: {type: ollama, models: {x: {context_length: 0}}}}", "x.context_length: must be at least 1"),
+        (
+            "providers: {a: {type: ollama, models: {x: {reply: hi}}}}",
+            "models of this type take context_length, images, tools",
+        ),
         ("budgets: [{name: daily}]", "aigateway.yaml:1: budgets[0].limit_usd: is required"),
         ("budgets: [{name: a, limit_usd: 5, scope: key}]", "aigateway.yaml:1: budgets[0]: scope key needs match"),
         ("budgets: [{name: a, limit_usd: 5, match: x}]", "aigateway.yaml:1: budgets[0]: scope all takes no match"),

@@ -1,9 +1,10 @@
 from decimal import Decimal
 from pathlib import Path
 
-from aigateway.provider_settings import missing_keys, model_targets, provider_configs
+from aigateway.provider_settings import missing_keys, model_aliases, provider_configs
 from aigateway.settings import load_settings
 from providers.provider import ModelPrice, SimulatedModel, SimulatedToolCall, Timeouts
+from providers.routing import Alias
 
 
 def test_settings_become_what_the_providers_room_takes(tmp_path: Path) -> None:
@@ -37,7 +38,7 @@ models: {fast: {targets: [vllm/m, sim/flaky]}}
     )
     assert (ollama.url, ollama.timeouts) == ("http://127.0.0.1:11434", usual)
     assert simulated.simulated_models == {"echo": SimulatedModel()}
-    assert model_targets(settings) == {"fast": ("vllm/m", "sim/flaky")}
+    assert model_aliases(settings) == {"fast": Alias(("vllm/m", "sim/flaky"), "ordered", (1.0, 1.0))}
 
 
 def test_what_cannot_answer_without_a_key_is_named(tmp_path: Path) -> None:

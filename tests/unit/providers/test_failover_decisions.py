@@ -2,11 +2,7 @@ import pytest
 
 from engine.states import ErrorClass
 from providers.errors import ProviderError
-from providers.failover import FailoverPolicy, GiveUp, MoveOn, TryAgain, decide
-from providers.health import COOL_S, FAILURES_BEFORE_COOLING, Cooldowns
-from providers.provider import ProviderConfig
-from providers.routing import Candidate
-from providers.simulated import SimulatedProvider
+from providers.walk import FailoverPolicy, GiveUp, MoveOn, TryAgain, decide
 
 POLICY = FailoverPolicy()
 RETRIED = [ErrorClass.RATE_LIMIT, ErrorClass.OVERLOADED, ErrorClass.CONNECTION, ErrorClass.SERVER_ERROR]
@@ -53,26 +49,6 @@ def test_a_timeout_that_the_upstream_tells_is_tried_again() -> None:
     assert after(ErrorClass.TIMEOUT, status=408) == TryAgain(0.25)
 
 
-def test_cooling_candidates_come_last_and_come_back() -> None:
-    now = [0.0]
-    cooldowns = Cooldowns(clock=lambda: now[0])
-    first, second = (Candidate(SimulatedProvider(ProviderConfig(name, "simulated")), "echo") for name in "ab")
-    for _ in range(FAILURES_BEFORE_COOLING):
-        assert cooldowns.ready_first([first, second]) == [first, second]
-        cooldowns.failed(first, ProviderError(ErrorClass.SERVER_ERROR, "x"))
-    assert cooldowns.ready_first([first, second]) == [second, first]
-    assert cooldowns.ready_first([first]) == [first]
-    now[0] = COOL_S + 1
-    assert cooldowns.ready_first([first, second]) == [first, second]
-    cooldowns.failed(second, ProviderError(ErrorClass.RATE_LIMIT, "x", retry_after_s=60))
-    assert cooldowns.ready_first([second, first]) == [first, second]
-    cooldowns.succeeded(second)
-    assert cooldowns.ready_first([second, first]) == [second, first]
-
-
-def test_what_the_caller_did_wrong_cools_nobody() -> None:
-    cooldowns = Cooldowns()
-    first, second = (Candidate(SimulatedProvider(ProviderConfig(name, "simulated")), "echo") for name in "ab")
-    for _ in range(10):
-        cooldowns.failed(first, ProviderError(ErrorClass.INVALID_REQUEST, "x"))
-    assert cooldowns.ready_first([first, second]) == [first, second]
+def test_an_upstream_that_points_elsewhere_is_left_at_once() -> None:
+    assert after(ErrorClass.SERVER_ERROR, status=302) == MoveOn()
+    assert after(ErrorClass.SERVER_ERROR, status=302, more=False) == GiveUp()

@@ -8,10 +8,16 @@ from hypothesis import strategies as st
 from engine.ledger import CostSource, Usage
 from providers.pricing import PriceBook, Rate, Rates
 from providers.provider import ModelPrice, ProviderConfig, SimulatedModel
-from providers.usage import estimate_prompt_tokens, reported_cost_picousd, usage_from_openai, usage_to_openai
+from providers.usage import (
+    asks_for_an_hour,
+    estimate_prompt_tokens,
+    reported_cost_picousd,
+    usage_from_openai,
+    usage_to_openai,
+)
 
 COUNT = st.integers(0, 10**9)
-USAGE = st.builds(Usage, COUNT, COUNT, COUNT, COUNT)
+USAGE = st.builds(Usage, COUNT, COUNT, COUNT, COUNT, cache_write_1h=COUNT)
 PRICE = st.decimals(0, 1000, places=4)
 FULL_PRICE = st.builds(ModelPrice, PRICE, PRICE, PRICE, PRICE)
 OPENAI = ProviderConfig("openai", "openai")
@@ -28,6 +34,7 @@ def test_disjoint_buckets_add_up_exactly(price: ModelPrice, usage: Usage) -> Non
         Usage(input=usage.input),
         Usage(cache_read=usage.cache_read),
         Usage(cache_write=usage.cache_write),
+        Usage(cache_write_1h=usage.cache_write_1h),
         Usage(output=usage.output),
     ]
     whole, _ = book.cost(config, "m", usage)
@@ -42,7 +49,8 @@ def test_the_worst_case_is_never_less_than_the_cost(price: ModelPrice, usage: Us
         return  # a cache that costs more than none
     book, config = PriceBook(), priced(price)
     cost, _ = book.cost(config, "m", usage)
-    worst = book.worst_case(config, "m", usage.prompt_tokens, usage.output)
+    hour = usage.cache_write_1h > 0
+    worst = book.worst_case(config, "m", usage.prompt_tokens, usage.output, for_an_hour=hour)
     assert worst is not None and worst >= (cost or 0)
 
 
@@ -54,6 +62,36 @@ def test_the_library_prices_known_models_exactly() -> None:
     expected = 1000 * 3_000_000 + 800 * 300_000 + 100 * 3_750_000 + 100 * 15_000_000
     assert book.cost(config, "claude-sonnet-4-5", usage) == (expected, CostSource.PRICED)
     assert book.cost(config, "claude-sonnet-4-5-20250929", usage) == (expected, CostSource.PRICED)
+
+
+def test_cache_writes_for_an_hour_have_a_price_of_their_own() -> None:
+    book = PriceBook()
+    usage = Usage(input=1, cache_write=100, cache_write_1h=1000)
+    anthropic = ProviderConfig("anthropic", "anthropic")
+    assert book.cost(anthropic, "claude-sonnet-4-5", usage)[0] == 3_000_000 + 100 * 3_750_000 + 1000 * 6_000_000
+    own = priced(ModelPrice(Decimal("0.3"), cache_write=Decimal("0.375")))
+    assert book.cost(own, "m", usage)[0] == 300_000 + 100 * 375_000 + 1000 * 600_000
+    told = priced(ModelPrice(Decimal("0.3"), cache_write_1h=Decimal("0.5")))
+    assert book.cost(told, "m", usage)[0] == 300_000 + 100 * 300_000 + 1000 * 500_000
+    plain, hour = (
+        book.worst_case(anthropic, "claude-sonnet-4-5", 1000, 0, for_an_hour=asked) for asked in (False, True)
+    )
+    assert (plain, hour) == (3_750_000_000, 6_000_000_000)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"system": [{"type": "text", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]},
+        {"tools": [{"name": "t", "cache_control": {"ttl": "1h"}}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "cache_control": {"ttl": "1h"}}]}]},
+        {"messages": [{"content": [{"type": "tool_result", "content": [{"cache_control": {"ttl": "1h"}}]}]}]},
+        {"cache_control": {"ttl": "1h"}},
+    ],
+)
+def test_it_is_seen_where_a_body_asks_for_an_hour(body: dict[str, Any]) -> None:
+    assert asks_for_an_hour(body)
+    assert not asks_for_an_hour({"messages": [{"content": [{"cache_control": {"ttl": "5m"}}, {"text": "1h"}]}]})
 
 
 def test_what_nobody_prices_is_unknown_not_free() -> None:
@@ -88,7 +126,7 @@ def test_free_is_said_only_where_it_is() -> None:
 
 def test_a_longer_prompt_can_reach_a_dearer_tier() -> None:
     rate = Rate(Decimal(3), ((200_000, Decimal(6)),))
-    rates = Rates(rate, rate, rate, Rate(Decimal(0)))
+    rates = Rates(rate, rate, rate, rate, Rate(Decimal(0)))
     assert rates.cost(Usage(input=200_000)) == 200_000 * 3_000_000
     assert rates.cost(Usage(input=200_001)) == 200_001 * 6_000_000
 

@@ -1,0 +1,60 @@
+"""What has come in of an answer so far, and about what it is worth where nobody told the usage."""
+
+from dataclasses import replace
+
+from engine.ledger import Usage
+from engine.token_estimate import BYTES_PER_TOKEN
+from providers.provider import Answer, Chunk, Json
+from providers.shapes import as_object, as_objects
+
+_TEXT_KEYS = ("content", "reasoning_content", "reasoning", "refusal")
+
+
+class Received:
+    """What has come in of an answer so far."""
+
+    def __init__(self) -> None:
+        self.usage: Usage | None = None
+        self.reported_picousd: int | None = None
+        self.first_us: int | None = None
+        self.begun = False
+        self._prompt_usage: Usage | None = None
+        self._size = 0
+
+    def whole(self, answer: Answer) -> None:
+        """Note a whole answer."""
+        self.begun = True
+        self.usage, self.reported_picousd = answer.usage, answer.reported_cost_picousd
+        if answer.native:
+            self._size = answer.size
+        elif answer.usage is None:
+            self._size = sum(
+                _size(as_object(choice.get("message"))) for choice in as_objects(answer.body.get("choices"))
+            )
+
+    def chunk(self, chunk: Chunk, now_us: int) -> None:
+        """Note a chunk of a stream."""
+        self.begun = True
+        if chunk.has_content:
+            self.first_us = self.first_us or now_us
+            self._size += chunk.size
+            for choice in as_objects(chunk.body.get("choices")):
+                self._size += _size(as_object(choice.get("delta")))
+        self._prompt_usage = self._prompt_usage or chunk.prompt_usage
+        if chunk.usage is not None:
+            self.usage = chunk.usage
+        if chunk.reported_cost_picousd is not None:
+            self.reported_picousd = chunk.reported_cost_picousd
+
+    def estimate(self, prompt_tokens: int) -> Usage:
+        """About what has been used so far: the input as told, else `prompt_tokens`; the output as it came in."""
+        told = self._prompt_usage or Usage(input=prompt_tokens)
+        return replace(told, output=max(told.output, -(-self._size // BYTES_PER_TOKEN)))
+
+
+def _size(message: Json) -> int:
+    size = sum(len(text) for key in _TEXT_KEYS if isinstance(text := message.get(key), str))
+    for call in as_objects(message.get("tool_calls")):
+        function = as_object(call.get("function"))
+        size += sum(len(text) for text in function.values() if isinstance(text, str))
+    return size
