@@ -1,8 +1,9 @@
 """What every answered call tells besides its answer: the `x-aigateway-*` headers and the `aigateway` object (contract §3)."""
 
 import time
+from collections.abc import Sequence
 
-from api.metrics import observe_overhead
+from api.metrics import observe_failovers, observe_overhead
 from engine.errors import AIGatewayError
 from engine.ledger import CostSource
 from engine.money import to_usd, usd_text
@@ -14,6 +15,7 @@ from providers.streams import OpenStream
 
 def answer_headers(done: Completed, started: float) -> dict[str, str]:
     """The headers of a whole answer to a request that came at `started` (time.perf_counter)."""
+    observe_failovers(_targets(done.attempts))
     unknown = done.cost_source is CostSource.UNKNOWN or done.cost_picousd is None
     return {
         "x-aigateway-cost-usd": "unknown" if unknown else usd_text(done.cost_picousd or 0),
@@ -24,6 +26,7 @@ def answer_headers(done: Completed, started: float) -> dict[str, str]:
 
 def stream_headers(stream: OpenStream, started: float) -> dict[str, str]:
     """What is known at the start: this call is under way, so it counts as an attempt."""
+    observe_failovers([*_targets(stream.attempts), (stream.provider, stream.model)])
     waited_us = sum(attempt.latency_us for attempt in stream.attempts) + (stream.ttft_us or 0)
     return {
         "x-aigateway-overhead-ms": _overhead_ms(started, waited_us, stream.provider, stream.model),
@@ -35,6 +38,7 @@ def failed_headers(error: AIGatewayError) -> dict[str, str]:
     """The headers of a call that no upstream answered; none where none was asked."""
     if not isinstance(error, ProviderError) or error.provider is None:
         return {}
+    observe_failovers(_targets(error.attempts))
     known = [attempt.cost_picousd for attempt in error.attempts]
     cost = "unknown" if None in known else usd_text(sum(cost or 0 for cost in known))
     origin = _origin(error.provider, error.model or "", len(error.attempts), ())
@@ -63,6 +67,10 @@ def stream_summary(stream: OpenStream) -> Json:
         "model": stream.model,
         "attempts": [_attempt(attempt) for attempt in stream.attempts],
     }
+
+
+def _targets(attempts: Sequence[AttemptInfo]) -> list[tuple[str, str]]:
+    return [(attempt.provider, attempt.model) for attempt in attempts]
 
 
 def _attempt(attempt: AttemptInfo) -> Json:

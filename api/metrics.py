@@ -2,16 +2,15 @@
 
 Spend, tokens, requests and latencies are counted from the ledger's rows at the scrape (engine/store/ledger_totals.py), so every
 process tells the same and a restart loses nothing. Only settled calls are counters; a call whose end is not known, or was seen
-by nobody, is a gauge until it settles, so that no counter ever falls. Rows are kept for good in this release: once old rows
-are deleted, their sums have to be kept elsewhere before these counters may go on reading rows.
+by nobody, is a gauge until it settles, so that no counter ever falls. Rows that retention deletes leave their sums behind.
 """
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -62,6 +61,18 @@ class OverheadHistogram:
 
 
 OVERHEAD = OverheadHistogram()
+FAILOVERS = Counter(
+    "aigateway_failovers",
+    "Calls of clients that went on to another target, by the one that failed.",
+    ("provider", "model"),
+)
+
+
+def observe_failovers(targets: Sequence[tuple[str, str]]) -> None:
+    """Count the targets (provider, model) that a client's request left for another one; as many labels as there are targets."""
+    for left, taken in pairwise(targets):
+        if left != taken:
+            FAILOVERS.labels(*left).inc()
 
 
 def observe_overhead(seconds: float, provider: str, model: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from engine.catalogue import Catalogue
 from engine.states import RUN_ENDED, AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
+from engine.store.partial_index import SUSPECT_LOSSES
 from engine.store.requests import abandon_requests
 from engine.store.runs import lock_run, runs_past_deadline, set_run_status
 from engine.store.steps import (
@@ -21,7 +22,6 @@ from engine.store.steps import (
     suspect_steps,
     unclaimed_steps,
 )
-from engine.store.tables import SUSPECT_LOSSES
 from engine.store.workers import delete_worker, lapsed_workers, lock_worker
 from engine.timers import time_has_come
 from engine.transition import Ring, StepError, Transition

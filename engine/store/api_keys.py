@@ -7,8 +7,9 @@ from sqlalchemy import bindparam, func, insert, or_, select, text, update
 
 from engine.ledger import LIMITED
 from engine.store.database import Row, Tx
+from engine.store.partial_index import UNSETTLED
 from engine.store.statements import Statement, one_of
-from engine.store.tables import UNSETTLED, api_keys, requests
+from engine.store.tables import api_keys, requests
 
 _INSERT = Statement(insert(api_keys), columns=tuple(column.name for column in api_keys.c))
 _BY_HASH = Statement(select(api_keys).where(api_keys.c.hash == bindparam("hash")))

@@ -33,8 +33,9 @@ from sqlalchemy import (
 
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps
+from engine.store.partial_index import UNSETTLED
 from engine.store.statements import Statement, one_of
-from engine.store.tables import UNSETTLED, alerts, api_keys, budgets, requests
+from engine.store.tables import alerts, api_keys, budgets, requests
 
 RESERVED_AT_MOST_US = 30 * 86_400 * 1_000_000
 """A call that never settles counts at its worst case until its budget's period ends, and for 30 days at most."""

@@ -3,19 +3,21 @@
 A call that succeeded or failed never changes again, so its share is added up once and kept in `Folded`, which a process
 remembers from one reading to the next. Only calls of the last minute, and older ones that were open at the last reading,
 are read again. A late settlement is found through the ids of the open calls; a row that another host's slow clock put
-among those already added up is found by counting, and everything is then read anew.
+among those already added up is found by counting, and everything is then read anew. Rows that are deleted leave their sums
+behind (`keep_sums`), so that no process ever tells less than another did before.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, bindparam, case, func, literal_column, null, select
+from sqlalchemy import ColumnElement, Integer, bindparam, case, func, literal_column, null, select, text
 
 from engine.ledger import CostSource
+from engine.store.call_sums import PRUNED_COUNTS, PRUNED_TIMES
 from engine.store.database import Row, Tx
 from engine.store.statements import Statement, one_of
-from engine.store.tables import requests
+from engine.store.tables import pruned_calls, requests
 
 Labels = tuple[str, str, str]
 """Provider, model and workflow; the workflow of a call outside workflows is empty."""
@@ -83,21 +85,36 @@ def read_totals(tx: Tx, folded: Folded, now: int) -> tuple[Folded, dict[Labels, 
 
     At most MOST_LABELS label sets have a name, the biggest ones first; what others spend is booked under OTHER.
     """
-    if _rows_upto(tx, folded.upto) > folded.rows:
+    there = _rows_upto(tx, folded.upto)
+    if there > folded.rows:
         folded = Folded(named=folded.named)
+    elif there < folded.rows:  # some were deleted; what they added stays
+        folded = replace(folded, rows=there)
+    kept_sums = [] if folded.upto else _kept_sums(tx)
     upto = max(folded.upto, _first_id_at(now - _SETTLING_US))
     settled, waiting = _settled(tx, folded.upto, upto), _open(tx, folded.upto, upto)
     rows = folded.rows + len(waiting) + sum(int(row["calls"]) for row in settled)
     settled += _settled_of(tx, folded.open_ids)
     waiting += _open_of(tx, folded.open_ids)
     recent, in_flight = _settled(tx, upto, _LAST_ID), _open(tx, upto, _LAST_ID)
-    named = folded.named | _biggest([*settled, *recent, *waiting, *in_flight], folded.named)
-    kept = _sum_up(folded.totals, settled, named)
+    named = folded.named | _biggest([*kept_sums, *settled, *recent, *waiting, *in_flight], folded.named)
+    kept = _sum_up(folded.totals, [*kept_sums, *settled], named)
     totals = _sum_up(kept, recent, named)
     for row in (*waiting, *in_flight):
         found = totals.setdefault(_shown(row, named), Totals())
         found.open[row["status"]] = found.open.get(row["status"], 0) + 1
     return Folded(upto, kept, frozenset(row["id"] for row in waiting), rows, named), totals
+
+
+def keep_sums(tx: Tx, ids: Sequence[str]) -> None:
+    """Add what these calls come to to the sums of deleted ones; to be called in the transaction that deletes them."""
+    for row in _settled_of(tx, frozenset(ids)):
+        own = {"workflow_name": row["workflow_name"] or "", "error_class": row["error_class"] or ""}
+        tx.run(_KEEP, {**row, **own, "ttft_bucket": -1 if row["ttft_bucket"] is None else row["ttft_bucket"]})
+
+
+def _kept_sums(tx: Tx) -> list[Row]:
+    return [row | {"ttft_bucket": None} if row["ttft_bucket"] < 0 else row for row in tx.all(_KEPT)]
 
 
 def _number(value: int) -> ColumnElement[int]:
@@ -148,6 +165,28 @@ _SETTLED_AMONG = Statement(_GROUPS.where(_AMONG))
 _OPEN_BETWEEN = Statement(_ROWS.where(*_BETWEEN))
 _OPEN_AMONG = Statement(_ROWS.where(_AMONG))
 _COUNT = Statement(select(func.count().label("number")).where(requests.c.id <= bindparam("upto")))
+
+
+_SUMS = (
+    "calls",
+    "cost_picousd",
+    "unknown_price",
+    "input",
+    "cache_read",
+    "cache_write",
+    "output",
+    "latency_ms",
+    "ttft_ms",
+)
+_COLUMNS = [column.name for column in pruned_calls.c]
+_KEPT = Statement(select(pruned_calls))
+_KEEP = Statement(
+    text(
+        f"INSERT INTO pruned_calls ({', '.join(_COLUMNS)}) VALUES ({', '.join(f':{name}' for name in _COLUMNS)})"
+        f" ON CONFLICT ({', '.join(column.name for column in pruned_calls.primary_key)})"
+        f" DO UPDATE SET {', '.join(f'{name} = pruned_calls.{name} + excluded.{name}' for name in (*PRUNED_COUNTS, *PRUNED_TIMES))}"
+    )
+)
 
 
 def _rows_upto(tx: Tx, upto: str) -> int:

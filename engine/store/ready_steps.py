@@ -3,8 +3,9 @@
 from sqlalchemy import bindparam, func, select, text
 
 from engine.store.database import Tx
+from engine.store.partial_index import READY, SUSPECT_LOSSES
 from engine.store.statements import Statement, one_of
-from engine.store.tables import READY, SUSPECT_LOSSES, runs, steps
+from engine.store.tables import runs, steps
 
 _CLAIMABLE_RUNS = ["queued", "running", "waiting"]
 

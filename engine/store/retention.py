@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from sqlalchemy import Column, text
 
 from engine.store.database import Row, Tx
+from engine.store.ledger_totals import keep_sums
 from engine.store.statements import Statement
 from engine.store.tables import metadata
 
@@ -70,6 +71,7 @@ _COUNT_PARTS = {
     "run_tags": "SELECT count(*) AS number FROM run_tags WHERE run_id = :run",
 }
 _COUNT_PART = {name: Statement(text(sql)) for name, sql in _COUNT_PARTS.items()}
+_LOCKING = {"sqlite": ("", ""), "postgresql": (" FOR UPDATE", " FOR UPDATE SKIP LOCKED")}
 # What a kept run's cost is summed from stays with it.
 _OLD_REQUESTS = (
     "FROM requests WHERE started_us < :before AND status <> 'started'"
@@ -86,6 +88,10 @@ _DELETE_SINGLE = {
     name: Statement(text(f"DELETE FROM {name} WHERE {key} IN (SELECT {key} {rows} LIMIT :most)"))
     for name, (key, rows) in _SINGLE.items()
 }
+_OLD_IDS = {
+    dialect: Statement(text(f"SELECT id {_OLD_REQUESTS} LIMIT :most{skip}")) for dialect, (_, skip) in _LOCKING.items()
+}
+_DELETE_CALL = Statement(text("DELETE FROM requests WHERE id = :call"))
 _COUNT_SINGLE = {name: Statement(text(f"SELECT count(*) AS number {rows}")) for name, (_, rows) in _SINGLE.items()}
 _DELETE_ALERT_TRIES = Statement(
     text(f"DELETE FROM delivery_attempts WHERE delivery_id IN (SELECT id {_OLD_ALERTS} LIMIT :most)")
@@ -110,7 +116,6 @@ _LOOK = Statement(
 )
 _LOCK_PAYLOAD = Statement(text("SELECT digest FROM payloads WHERE digest = :digest FOR UPDATE SKIP LOCKED"))
 _DELETE_PAYLOAD = Statement(text(f"DELETE FROM payloads WHERE digest = :digest AND NOT ({_NAMED})"))
-_LOCKING = {"sqlite": ("", ""), "postgresql": (" FOR UPDATE", " FOR UPDATE SKIP LOCKED")}
 _LOCK_TREE = {dialect: Statement(text(_TREE + wait)) for dialect, (wait, _) in _LOCKING.items()}
 _LOCK_GIVEN_UP = {dialect: Statement(text(_GIVEN_UP + skip)) for dialect, (_, skip) in _LOCKING.items()}
 _LOCK_OLD_ROOTS = {dialect: Statement(text(_OLD_ROOTS.text + skip)) for dialect, (_, skip) in _LOCKING.items()}
@@ -158,8 +163,18 @@ def count_rows_of(tx: Tx, run_id: str) -> dict[str, int]:
 def delete_old(tx: Tx, table: str, before_us: int, most: int) -> dict[str, int]:
     """Delete up to `most` old rows that belong to no run: ledger rows, kept results, or alerts that were delivered."""
     told = {"before": before_us, "most": most}
+    if table == "requests":
+        return {table: _delete_calls(tx, told)}
     tries = {"delivery_attempts": tx.run(_DELETE_ALERT_TRIES, told)} if table == "deliveries" else {}
     return {**tries, table: tx.run(_DELETE_SINGLE[table], told)}
+
+
+def _delete_calls(tx: Tx, told: Mapping[str, int]) -> int:
+    """Ledger rows, whose sums the counters of /metrics go on telling."""
+    ids = [str(row["id"]) for row in tx.all(_OLD_IDS[tx.dialect], told)]
+    keep_sums(tx, ids)
+    tx.many(_DELETE_CALL, [{"call": one} for one in ids])
+    return len(ids)
 
 
 def count_old(tx: Tx, table: str, before_us: int) -> int:

@@ -6,8 +6,9 @@ from typing import Any
 from sqlalchemy import and_, bindparam, delete, insert, or_, select, text, update
 
 from engine.store.database import Row, Tx
+from engine.store.partial_index import SCHEDULED_OPEN
 from engine.store.statements import Statement
-from engine.store.tables import SCHEDULED_OPEN, runs, schedules
+from engine.store.tables import runs, schedules
 
 _INSERT = Statement(insert(schedules), columns=tuple(column.name for column in schedules.c))
 _GET = Statement(

@@ -8,9 +8,10 @@ from sqlalchemy import and_, bindparam, case, delete, func, insert, not_, select
 from engine.plan import PARTS
 from engine.states import AttemptStatus, StepStatus
 from engine.store.database import Row, Tx
+from engine.store.partial_index import ACTIVE, SUSPECT, SUSPECT_LOSSES
 from engine.store.runs import LOCK_RUN
 from engine.store.statements import Statement, one_of
-from engine.store.tables import ACTIVE, SUSPECT, SUSPECT_LOSSES, attempts, runs, steps
+from engine.store.tables import attempts, runs, steps
 
 _OPEN = [s.value for s in (StepStatus.PENDING, StepStatus.READY, StepStatus.RUNNING, StepStatus.WAITING)]
 _CLAIMABLE_RUNS = ["queued", "running", "waiting"]

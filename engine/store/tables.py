@@ -13,6 +13,7 @@ requests                       the ledger: one row per upstream attempt, intent 
 kept_answers                   answers by the Idempotency-Key of their request, for a day
 cached_answers                 chat answers that are used again, by what was asked
 api_keys                       who may call, hashed, and each key's limits
+pruned_calls                   sums of deleted ledger rows, so that no counter of /metrics ever falls
 budgets, alerts                limits on spending; each threshold and each unknown price that was told, once a period
 deliveries, delivery_attempts  outgoing webhooks and each try
 workers, provider_health       living processes and their leases; upstream models that rest after failures
@@ -36,7 +37,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from engine.store.partial_index import naming, where
+from engine.store.call_sums import PRUNED_BUCKETS, PRUNED_COUNTS, PRUNED_LABELS, PRUNED_TIMES
+from engine.store.partial_index import ACTIVE, READY, SCHEDULED_OPEN, SUSPECT, UNSETTLED, naming, where
 from engine.store.readable_time import readable
 
 metadata = MetaData(
@@ -47,20 +49,6 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-
-UNSETTLED = "status IN ('started', 'unknown')"
-"""As SQL text: SQLite takes a partial index only where the query says the same word for word."""
-ACTIVE = "status IN ('ready', 'running')"
-"""The same for steps that a worker holds or may take."""
-SCHEDULED_OPEN = "schedule_id IS NOT NULL AND finished_us IS NULL"
-"""The same for runs that a schedule started and that have not ended."""
-SUSPECT_LOSSES = 2
-"""A step on board of that many dying workers runs alone from then on (contract, promise 12)."""
-SUSPECT = f"steps.status = 'ready' AND steps.losses >= {SUSPECT_LOSSES}"
-"""Such steps, ready to be run."""
-READY = "status = 'ready'"
-"""The same for steps that may be claimed."""
-
 
 workflows = Table(
     "workflows",
@@ -451,6 +439,15 @@ provider_health = Table(
     Column("error_class", String(30), nullable=False),
     Column("error", Text, nullable=False),
     Column("probe_until_us", BigInteger),  # until when one caller tries it again; null: nobody does
+)
+
+pruned_calls = Table(
+    "pruned_calls",
+    metadata,
+    *(Column(name, String(255), primary_key=True) for name in PRUNED_LABELS),
+    *(Column(name, Integer, primary_key=True, autoincrement=False) for name in PRUNED_BUCKETS),
+    *(Column(name, BigInteger, nullable=False) for name in PRUNED_COUNTS),
+    *(Column(name, Float, nullable=False) for name in PRUNED_TIMES),
 )
 
 deliveries = Table(

@@ -116,6 +116,7 @@ def test_chat_headers_failover_and_the_ledger(up: Gateway) -> None:
     assert len(attempts) == int(headers["x-aigateway-attempts"]) == len(answer.json()["aigateway"]["attempts"]) > 1
     assert [row["success"] for row in attempts] == [False] * (len(attempts) - 1) + [True]
     assert attempts[-1]["cost_source"] == "priced" and attempts[0]["error_class"] == "server_error"
+    assert 'aigateway_failovers_total{model="down",provider="sim"} 1.0' in up.http.get("/metrics").text
     assert all(row["requested_model"] == "fast" for row in attempts)
 
 
