@@ -6,6 +6,7 @@ from starlette.responses import HTMLResponse
 from api.pages.chat_page import chat_page
 from api.pages.mcp_servers import check_servers, mcp_servers
 from api.pages.overview import overview
+from api.pages.providers_page import check_providers, providers_page
 from api.pages.rendering import PageRoute, static_file
 from api.pages.run_list import run_list
 from api.pages.run_page import run_page, steer
@@ -18,6 +19,7 @@ def routes(services: Services) -> APIRouter:
     """All pages, what their buttons send to, and their files."""
     router = APIRouter(tags=["dashboard"], route_class=PageRoute, default_response_class=HTMLResponse)
     _page_routes(router, services)
+    _outside_routes(router, services)
     _button_routes(router, services)
     return router
 
@@ -45,9 +47,17 @@ def _page_routes(router: APIRouter, services: Services) -> None:
     async def show_workflow(name: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await workflow_page(services, name)
 
+
+def _outside_routes(router: APIRouter, services: Services) -> None:
+    """What the gateway reaches out to, and the pages' own files."""
+
     @router.get("/dashboard/chat", summary="A page to try a model")
     async def show_chat() -> Response:  # pyright: ignore[reportUnusedFunction]
         return await chat_page(services)
+
+    @router.get("/dashboard/providers", summary="The providers and which of their models rest")
+    async def show_providers() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await providers_page(services)
 
     @router.get("/dashboard/mcp", summary="The MCP servers and how they stand")
     async def show_mcp() -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -65,6 +75,10 @@ def _button_routes(router: APIRouter, services: Services) -> None:
     @router.post("/dashboard/runs/{run_id}/{action}", include_in_schema=False)
     async def press(run_id: str, action: str, request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await steer(services, request, run_id, action)
+
+    @router.post("/dashboard/providers/check", include_in_schema=False)
+    async def ask_providers(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await check_providers(services, request)
 
     @router.post("/dashboard/mcp/check", include_in_schema=False)
     async def check(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]

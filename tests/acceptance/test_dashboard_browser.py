@@ -204,7 +204,7 @@ def test_it_fits_a_phone_and_can_be_read(stage: Stage, site: str, chromium: Chro
     asking = stage.submit(ASKING)
     stage.complete(stage.claim(asking), Listening("approval"))
     run_pages = [f"/runs/{one}" for one in (run, held.run["id"], asking)]
-    for path in ("", "/runs", *run_pages, "/workflows", "/workflows/tea-report", "/chat", "/mcp"):
+    for path in ("", "/runs", *run_pages, "/workflows", "/workflows/tea-report", "/chat", "/providers", "/mcp"):
         chromium.open(f"{site}/dashboard{path}")
         chromium.run("document.querySelectorAll('details').forEach(one => one.open = true)")
         assert chromium.run(TOO_WIDE) == [], path
@@ -260,3 +260,6 @@ def test_a_model_is_tried_on_the_chat_page(tmp_path: Path) -> None:
             chromium.run("document.querySelector('#chat').requestSubmit()")
             chromium.wait(lambda: "No model is called" in chromium.text, "it said what is wrong")
             assert chromium.run("document.querySelector('[name=text]').value") == "again"
+            chromium.open(f"{up.url}/dashboard/providers")
+            chromium.run("document.querySelector('form[action$=\"/check\"] button').click()")
+            chromium.wait(lambda: "sim simulated none ok" in chromium.text, "it asked the providers")
