@@ -62,13 +62,17 @@ class _Outage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._away = False
+        self._since = 0.0
 
-    def found(self, error: BaseException | None) -> None:
-        """An answer from Redis, or why there was none."""
+    def found(self, error: BaseException | None, asked: float) -> None:
+        """An answer from Redis to what was asked at that time (time.monotonic), or why there was none."""
         if (error is not None) is self._away:
             return
         with self._lock:
+            if asked < self._since:  # of the time before; another thread knows better
+                return
             changed, self._away = (error is not None) is not self._away, error is not None
+            self._since = time.monotonic()
         if changed and error is not None:
             log.warning("redis is away, ready steps are found by looking", action="bells", error=str(error))
         elif changed:
@@ -86,13 +90,14 @@ class _PatientConsumer(Consumer):
         self._outage = outage
 
     def __next__(self) -> MessageProxy | None:
+        asked = time.monotonic()
         try:
             message = next(self._inner)
         except (BrokerConnectionError, redis.RedisError) as error:
-            self._outage.found(error)
+            self._outage.found(error, asked)
             time.sleep(_LOOK_AGAIN_S)
             return None
-        self._outage.found(None)
+        self._outage.found(None, asked)
         return message
 
     def ack(self, message: MessageProxy) -> None:
@@ -112,7 +117,8 @@ class _PatientConsumer(Consumer):
         self._inner.close()
 
     def _tell(self, what: Callable[[T], None], about: T) -> None:
+        asked = time.monotonic()
         try:
             what(about)
         except (BrokerConnectionError, redis.RedisError) as error:
-            self._outage.found(error)
+            self._outage.found(error, asked)

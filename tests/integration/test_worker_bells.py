@@ -164,23 +164,25 @@ def test_without_redis_ringing_neither_blocks_nor_raises_and_it_works_again_afte
     declare_bells(listening, heard.put)
     worker = Worker(listening, worker_threads=1, worker_timeout=50)
     worker.start()
-    own_redis.kill()
-    with pytest.raises(RetryableError, match="redis cannot be reached"):
+    try:
+        own_redis.kill()
+        with pytest.raises(RetryableError, match="redis cannot be reached"):
+            doorbell.check()
+        began = time.monotonic()
+        for number in range(12_000):  # more than it keeps
+            doorbell.ring(f"lost-{number}", "normal")
+        assert time.monotonic() - began < 5
+        own_redis.start()
         doorbell.check()
-    began = time.monotonic()
-    for number in range(12_000):  # more than it keeps
-        doorbell.ring(f"lost-{number}", "normal")
-    assert time.monotonic() - began < 5
-    own_redis.start()
-    doorbell.check()
-    wait_until(lambda: not heard.empty(), "no bell was heard after Redis came back", 20)
-    assert [record for record in caplog.records if record.name.startswith("dramatiq") and record.levelno > 20] == []
-    told = capsys.readouterr().out
-    assert (told.count("redis is away"), told.count("redis is back")) == (1, 1)  # three queues, one line
-    doorbell.close()
-    worker.stop(2000)
-    broker.close()
-    listening.close()
+        wait_until(lambda: not heard.empty(), "no bell was heard after Redis came back", 20)
+        assert [record for record in caplog.records if record.name.startswith("dramatiq") and record.levelno > 20] == []
+        told = capsys.readouterr().out
+        assert (told.count("redis is away"), told.count("redis is back")) == (1, 1)  # three queues, one line
+    finally:  # its threads would go on beside the tests that follow
+        doorbell.close()
+        worker.stop(2000)
+        broker.close()
+        listening.close()
 
 
 def test_closing_a_doorbell_without_redis_takes_no_longer_than_its_time(own_redis: RedisServer) -> None:
