@@ -197,8 +197,11 @@ def test_signals_children_forks_and_kept_results_survive_death_at(point: str, mo
         again = patient.ask("GET", f"/v1/runs/{forked.json()['id']}", params={"wait": 40}).json()
         assert (again["status"], again["output"]) == ("succeeded", "done"), (again, up.logs())
         assert marker.exists(), f"nobody died at {point}"
-        in_flight = (point, moment) == ("remember", "before")  # its answer was not yet kept
-        assert upstream.control.count() == 1 + in_flight  # neither a fork nor a death behind a kept result pays again
+        [ask] = [step for step in patient.ask("GET", f"/v1/runs/{run_id}/steps").json()["data"] if step["id"] == "ask"]
+        in_flight = [attempt["status"] for attempt in ask["attempts"]].count("lost")  # a call that a death cut off
+        assert (
+            1 <= upstream.control.count() <= 1 + in_flight
+        )  # neither a fork nor a death behind a kept result pays again
 
 
 @pytest.mark.chaos
@@ -215,7 +218,7 @@ def test_each_firing_stays_one_run_through_death_at(point: str, moment: str, tmp
         assert patient.ask("POST", "/v1/schedules", json=body).status_code in (200, 201)
         now = int(time.time()) * 1_000_000
         with closing(sqlite3.connect(up.folder / "aigateway.db", timeout=30)) as database:
-            database.execute("UPDATE schedules SET next_us = ?", (now,))
+            database.execute("UPDATE schedules SET next_us = ? WHERE name = 'yearly'", (now,))
             database.commit()
         wait_until(lambda: patient.ask("GET", "/v1/schedules/yearly").json()["fired"] == 1, "it has fired", 40)
         schedule = patient.ask("GET", "/v1/schedules/yearly").json()
