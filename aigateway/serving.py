@@ -16,6 +16,7 @@ import uvicorn
 
 from aigateway import __version__
 from aigateway.banner import print_banner, print_first_key
+from aigateway.open_files import allow_open_files
 from aigateway.reloading import HangUp, Reloader, as_json
 from aigateway.settings import Settings, process_crash_point
 from aigateway.wiring import Outgoing, set_budgets, take_up_workflows
@@ -65,6 +66,7 @@ def run_api(settings: Settings, read: Callable[[], Settings]) -> None:
 async def _serve(
     settings: Settings, read: Callable[[], Settings], nursery: Nursery | None, *, workers: int, bells: Path | None
 ) -> None:
+    allow_open_files()
     listener = _listen(settings.server.host, settings.server.port)
     host, port = listener.getsockname()[:2]
     outgoing = Outgoing(settings)

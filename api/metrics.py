@@ -117,7 +117,10 @@ class Scraper:
 
     async def families(self) -> list[Metric]:
         """Without a database only that it is missing: this process's own metrics are still of use then."""
-        build = InfoMetricFamily("aigateway_build", "What runs here.", {"version": self._services.version})
+        own = [
+            InfoMetricFamily("aigateway_build", "What runs here.", {"version": self._services.version}),
+            GaugeMetricFamily("aigateway_tasks", "Tasks on this process's event loop.", len(asyncio.all_tasks())),
+        ]
         try:
             async with self._turn:
                 now = now_us()
@@ -127,14 +130,14 @@ class Scraper:
                 budgets = await read(lambda tx: read_budgets(tx, now))
                 resting = await read(rests)
         except RetryableError:
-            return [build, _database_up(0)]
+            return [*own, _database_up(0)]
         families = [
             *ledger_families(totals),
             *gauge_families(gauges, now),
             *budget_families(budgets),
             *health_families(resting, now),
         ]
-        return [build, _database_up(1), *families]
+        return [*own, _database_up(1), *families]
 
 
 def ledger_families(totals: Mapping[Labels, Totals]) -> Iterator[Metric]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -38,11 +39,14 @@ class Gateway:
         if config is not None:
             (folder / "aigateway.yaml").write_text(json.dumps(config))
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start `aigateway ARGUMENTS` in the folder, with its output in a file."""
+    def start(self, *arguments: str, open_files: int | None = None) -> subprocess.Popen[bytes]:
+        """Start `aigateway ARGUMENTS` in the folder, with its output in a file; `open_files`: how many it may have, unless it asks."""
         log = (self.folder / f"{arguments[0]}-{len(self.processes)}.log").open("wb")
         command = [sys.executable, "-P", "-m", "aigateway", *arguments]
         process = subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=log, stderr=subprocess.STDOUT)
+        if open_files is not None:
+            _, most = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_files, most))
         log.close()
         self.processes.append(process)
         return process
