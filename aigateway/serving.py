@@ -16,6 +16,7 @@ import uvicorn
 
 from aigateway import __version__
 from aigateway.banner import print_banner, print_first_key
+from aigateway.garbage import collect_seldom
 from aigateway.open_files import allow_open_files
 from aigateway.reloading import HangUp, Reloader, as_json
 from aigateway.settings import Settings, process_crash_point
@@ -97,6 +98,7 @@ async def _serve(
                     supervisor.signal(signal.SIGHUP)
 
             HangUp(reload=hang_up, stop=server.stop).listen()
+            collect_seldom()
             await server.serve(sockets=[listener])
             banner.cancel()
             watching.cancel()

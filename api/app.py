@@ -42,7 +42,8 @@ def create_app(services: Services) -> App:
         max_body_size=MAX_BODY_BYTES,
         dependencies=[Depends(check_query)],
     )
-    for path, endpoint in hot_routes(services).items():
+    hot = hot_routes(services)
+    for path, endpoint in hot.items():  # the gate answers their POST itself; here are the documents and the 405
         app.router.routes.append(Route(path, endpoint, methods=["POST"]))
     own_server = McpEndpoint(services)
     app.router.routes.append(Route("/mcp", own_server, methods=["POST"]))
@@ -61,6 +62,7 @@ def create_app(services: Services) -> App:
     gate = Gate(
         app,
         services.keys,
+        hot=hot,
         keys_required=keys_required,
         metrics_open=services.metrics_open,
         on_loopback=services.on_loopback,

@@ -133,20 +133,31 @@ async def until_disconnect(receive: Receive) -> None:
 
 
 async def unless_disconnected(work: Awaitable[T], receive: Receive, *, cancel: bool) -> T | None:
-    """The result of `work`, or None where the client left first: `work` is then cancelled, or drained to its end."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(until_disconnect(receive))
+    """The result of `work`, or None where the client left first and `cancel` says that `work` is then cancelled.
+
+    Otherwise it goes on to its end: what is sent to a client that has gone is dropped by the server.
+    """
+    if not cancel:
+        return await work
+    left = False
+    working = asyncio.current_task()
+    assert working is not None
+    stop = working.cancel
+
+    def leave(_: object) -> None:
+        nonlocal left
+        left = True
+        stop()
+
+    watching = asyncio.ensure_future(until_disconnect(receive))
+    watching.add_done_callback(leave)
     try:
-        await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if cancel:
-            task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # nobody is left to be told
+        return await work
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        working.uncancel()
         return None
     finally:
-        gone.cancel()
-        if not task.done():
-            task.cancel()
+        watching.remove_done_callback(leave)
+        watching.cancel()

@@ -3,8 +3,9 @@
 Plain ASGI: Starlette's BaseHTTPMiddleware makes several tasks a request (research on gateways: seven objects each).
 """
 
+import random
 import time
-from uuid import uuid4
+from collections.abc import Mapping
 
 import structlog
 
@@ -23,10 +24,20 @@ _OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 
 
 class Gate:
-    """Wraps the whole application."""
+    """Wraps the whole application. `hot`: endpoints by path whose POST goes straight to them, past the application's own layers."""
 
-    def __init__(self, app: App, keys: KeyRing, *, keys_required: bool, metrics_open: bool, on_loopback: bool) -> None:
+    def __init__(
+        self,
+        app: App,
+        keys: KeyRing,
+        *,
+        hot: Mapping[str, App],
+        keys_required: bool,
+        metrics_open: bool,
+        on_loopback: bool,
+    ) -> None:
         self._app = app
+        self._hot = hot
         self._keys = keys
         self._keys_required = keys_required
         self._on_loopback = on_loopback
@@ -37,7 +48,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = uuid4().hex
+        request_id = f"{random.getrandbits(128):032x}"
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         answer = _Answer(send, request_id, scope)
@@ -49,7 +60,8 @@ class Gate:
             if scope["path"] not in self._open:
                 key = state["key"] = await self._key_of(scope)
                 state["key_id"] = None if key is None else key.id
-            await self._app(scope, receive, answer.send)
+            app = self._hot.get(scope["path"], self._app) if scope["method"] == "POST" else self._app
+            await app(scope, receive, answer.send)
         except Exception as error:  # noqa: BLE001 - API top: no traceback reaches a user
             await answer.fail(error)
         finally:
