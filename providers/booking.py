@@ -5,13 +5,12 @@ stream had begun, unknown where it was sent and nobody saw its end.
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 from engine.clock import Clock, new_id
 from engine.errors import AIGatewayError
-from engine.ledger import Book, CallKind, CostSource, Intent, Settlement, Usage
+from engine.ledger import Book, CallKind, CostSource, Intent, Settlement, Usage, settle_free
 from engine.states import ErrorClass
+from providers.bookkeeping import Bookkeeper, may_be_written
 from providers.errand import Errand
 from providers.errors import ProviderError
 from providers.health import Health
@@ -117,20 +116,23 @@ class Desk:
         self.clock = clock
         self._health = health
         self._observed = observed
-        self._running: set[asyncio.Task[None]] = set()
+        self._keeper = Bookkeeper()
 
     async def open(self, errand: Errand, candidate: Candidate) -> Call:
         """A call whose intent is durable. Raises: BudgetExceeded, and whatever the book raises."""
         call = Call(self, errand, candidate, self._intent(errand, candidate))
         self._observed.began(candidate.key)
-        opening = self._keep(errand.book.open(call.intent))
+        opening = self._keeper.keep(errand.book.open(call.intent))
         try:
             await asyncio.shield(opening)
         except asyncio.CancelledError:
-            self._keep(self._undo(opening, call))
+            self._keeper.keep(self._undo(opening, call))
             raise
-        except AIGatewayError:
+        except AIGatewayError as error:
             self._observed.ended(candidate.key)
+            if may_be_written(error):
+                not_sent = settle_free(call.intent, self.clock(), ErrorClass.CONNECTION, f"not sent: {error.message}")
+                self._keeper.settle_later(errand.book, not_sent)
             raise
         return call
 
@@ -173,27 +175,20 @@ class Desk:
         )
 
     async def settle(self, book: Book, settlement: Settlement) -> None:
-        """Book an outcome; goes on where the caller is cancelled."""
-        await asyncio.shield(self._keep(book.settle(settlement)))
+        """Book an outcome; goes on where the caller is cancelled. Raises: RetryableError where the database is away for too long."""
+        await self._keeper.settle(book, settlement)
 
     async def drain(self) -> None:
         """Wait for the bookings that cancelled callers left behind: call it before the database is closed."""
-        while self._running:
-            await asyncio.gather(*self._running, return_exceptions=True)
+        await self._keeper.drain()
 
     async def _undo(self, opening: asyncio.Task[None], call: Call) -> None:
         """The caller left while the intent was being written: if it was, say that nothing was sent."""
         await asyncio.wait([opening])
-        if not opening.cancelled() and opening.exception() is None:
+        if not opening.cancelled() and may_be_written(opening.exception()):
             await call.end(ProviderError(ErrorClass.CANCELLED, "Cancelled before the request was sent."))
         else:
             self._observed.ended(call.candidate.key)
-
-    def _keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
 
 
 def _status(error: BaseException | None) -> int | None:
