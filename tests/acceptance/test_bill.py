@@ -80,12 +80,6 @@ def check(up: Stand, rows: list[dict[str, Any]], asked: dict[str, str]) -> None:
         call | {"provider": name} for name, control in up.upstreams.items() for call in control.state()["calls"]
     ]
     assert len(rows) == len(upstream), "every upstream call has its row, and every row its call"
-    print(
-        len(rows),
-        Counter(c["outcome"] for c in upstream),
-        Counter(r["cost_source"] for r in rows),
-        Counter(c["path"] for c in upstream),
-    )
     told = Counter(booked(call) for call in upstream if call["usage_told"])
     priced = Counter(written(row) for row in rows if row["cost_source"] == "priced")
     assert priced == told
