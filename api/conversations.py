@@ -142,17 +142,22 @@ async def _stream(talk: Conversation, source: Source, send: Send) -> None:
     """One piece of work, so that a client that leaves while the stream is being opened leaves no open stream behind."""
     async with source.stream() as telling:
         await start_events(send, {**telling.headers, **talk.own_headers})
+        frames = b""
         try:
             async for part in telling:
                 if isinstance(part, Comment):
-                    await send_frames(send, f": {part.text}\n\n".encode())
+                    frames += f": {part.text}\n\n".encode()
                 else:
-                    await send_frames(send, talk.frames(talk.chunk(part)))
-            await send_frames(send, talk.frames(talk.end(telling.usage, telling.summary)))
+                    frames += talk.frames(talk.chunk(part))
+                    if part.followed:
+                        continue  # what came together is sent together
+                await send_frames(send, frames)
+                frames = b""
+            frames += talk.frames(talk.end(telling.usage, telling.summary))
         except AIGatewayError as error:
-            await end_events(send, talk.frames(talk.failure(problem_of(error))), broken=True)
+            await end_events(send, frames + talk.frames(talk.failure(problem_of(error))), broken=True)
             return
-        await end_events(send, talk.farewell)
+        await end_events(send, frames + talk.farewell)
 
 
 def read_headers(scope: Scope) -> dict[str, str]:

@@ -140,15 +140,16 @@ class ChunkReader:
             raise ProviderError.unseen(ErrorClass.CONNECTION, "The upstream's stream ended before the answer did.")
 
     def _chunks(self, events: list[Event]) -> Iterator[Chunk]:
-        for event in events:
+        last = len(events) - 1
+        for number, event in enumerate(events):
             if self.done:
                 return
             if event.data.strip() == b"[DONE]":
                 self.done = True
             else:
-                yield self._chunk(event)
+                yield self._chunk(event, followed=number < last)
 
-    def _chunk(self, event: Event) -> Chunk:
+    def _chunk(self, event: Event, *, followed: bool) -> Chunk:
         try:
             body: Any = orjson.loads(event.data)
         except orjson.JSONDecodeError as error:
@@ -159,9 +160,9 @@ class ChunkReader:
             raise error
         if not isinstance(body, dict):
             raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream sent a chunk that is no object.")
-        return self._read(as_object(body))  # pyright: ignore[reportUnknownArgumentType]
+        return self._read(as_object(body), followed=followed)  # pyright: ignore[reportUnknownArgumentType]
 
-    def _read(self, body: Json) -> Chunk:
+    def _read(self, body: Json, *, followed: bool) -> Chunk:
         has_content, finish_reason = False, None
         choices = as_objects(body.get("choices"))
         for choice in choices:
@@ -184,6 +185,7 @@ class ChunkReader:
             usage=usage_from_openai(told),
             usage_only=not choices and told is not None,
             reported_cost_picousd=reported_cost_picousd(told),
+            followed=followed,
         )
 
 

@@ -137,6 +137,7 @@ class Chunk:
     A chunk with `usage_only` has no choices: it is what `stream_options.include_usage` asks for, and may be left out.
     `dropped` is on the first chunk, `usage` and `reported_cost_picousd` on the chunk that tells them (the last one counts).
     `native`: the body is an event of the upstream's own dialect, and `size` counts the bytes of its content.
+    `followed`: the next chunk is here already, so that both may be passed on together.
     """
 
     body: Json
@@ -149,6 +150,7 @@ class Chunk:
     dropped: tuple[str, ...] = ()
     native: bool = False
     size: int = 0
+    followed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

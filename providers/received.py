@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from engine.clock import Clock
 from engine.ledger import Usage
 from engine.token_estimate import BYTES_PER_TOKEN
 from providers.provider import Answer, Chunk, Json
@@ -32,11 +33,11 @@ class Received:
                 _size(as_object(choice.get("message"))) for choice in as_objects(answer.body.get("choices"))
             )
 
-    def chunk(self, chunk: Chunk, now_us: int) -> None:
-        """Note a chunk of a stream."""
+    def chunk(self, chunk: Chunk, clock: Clock) -> None:
+        """Note a chunk of a stream; `clock` is asked at the first content alone."""
         self.begun = True
         if chunk.has_content:
-            self.first_us = self.first_us or now_us
+            self.first_us = self.first_us or clock()
             self._size += chunk.size
             for choice in as_objects(chunk.body.get("choices")):
                 self._size += _size(as_object(choice.get("delta")))
@@ -54,7 +55,7 @@ class Received:
 
 def _size(message: Json) -> int:
     size = sum(len(text) for key in _TEXT_KEYS if isinstance(text := message.get(key), str))
-    for call in as_objects(message.get("tool_calls")):
+    for call in as_objects(message["tool_calls"]) if "tool_calls" in message else ():
         function = as_object(call.get("function"))
         size += sum(len(text) for text in function.values() if isinstance(text, str))
     return size

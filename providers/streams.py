@@ -111,7 +111,7 @@ class OpenStream:
             if chunk is None:
                 await self._end(None)
                 return None
-            self._call.received.chunk(chunk, self._clock())
+            self._call.received.chunk(chunk, self._clock)
             if not chunk.usage_only:
                 return chunk
             self._tail.append(chunk)
