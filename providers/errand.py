@@ -51,12 +51,13 @@ class Errand:
         """About how many input tokens the request has."""
         return estimate_prompt_tokens(self.body)
 
-    @property
+    @cached_property
     def asked_limit(self) -> int | None:
         """The most output tokens that one choice may have, where the request says so."""
-        return next(filter(None, (as_count(self.body.get(key)) for key in _LIMIT_KEYS)), None)
+        body = self.body
+        return next(filter(None, (as_count(body[key]) for key in _LIMIT_KEYS if key in body)), None)
 
-    @property
+    @cached_property
     def output_limit(self) -> int:
         """The most output tokens that all its choices may have."""
         if self.kind is not CallKind.CHAT:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from engine.ledger import CostSource, Usage
@@ -165,6 +166,7 @@ def library_id(provider: ProviderConfig) -> str | None:
         return None
 
 
+@lru_cache(_REMEMBERED)
 def _configured(price: ModelPrice) -> Rates:
     """A configured price: input and output left out cost nothing, a cache bucket left out costs what input does.
 

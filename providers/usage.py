@@ -66,7 +66,7 @@ def reported_cost_picousd(told: Any) -> int | None:
 
 def estimate_prompt_tokens(body: Json) -> int:
     """About how many input tokens a body has, whatever its dialect: texts, tools, schema and pictures."""
-    tokens = sum(_tokens_in(body.get(key)) for key in _PROMPT_KEYS)
+    tokens = sum(_tokens_in(body[key]) for key in _PROMPT_KEYS if key in body)
     for message in as_list(body.get("messages")):
         tokens += MESSAGE_TOKENS + _tokens_in(message)
     return tokens
