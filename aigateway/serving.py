@@ -29,7 +29,7 @@ from api.run_watch import RunWatch
 from api.services import Services
 from engine.catalogue import Catalogue
 from engine.clock import new_id, now_us
-from engine.errors import UserError
+from engine.errors import RetryableError, UserError
 from engine.provider_health import HealthBoard
 from engine.store.api_keys import any_key
 from engine.store.database import Database
@@ -197,7 +197,10 @@ async def _gateway(
         await outgoing.close()
         heartbeat.stop()
         doorbell.close()
-        await database.write(lambda tx: bury(tx, catalogue, process_id, now_us(), only_if_lapsed=False))
+        try:
+            await database.write(lambda tx: bury(tx, catalogue, process_id, now_us(), only_if_lapsed=False))
+        except RetryableError as error:  # whoever finds its lease run out does it
+            log.warning("not signed off", action="stop", error=error.message)
         database.close()
         leases.close()
         broker.close()
@@ -222,10 +225,16 @@ def _live(settings: Settings, outgoing: Outgoing) -> dict[str, Any]:
     }
 
 
-def _register_again(leases: Database, process_id: str) -> None:
-    """An API process that was taken for dead (the machine slept) goes on: its open calls were marked, new ones are its own."""
-    log.warning("lease lost, registering again", action="renew", worker=process_id)
-    register(leases, process_id, "api")
+def _register_again(leases: Database, process_id: str) -> bool:
+    """An API process that was taken for dead (the machine slept, the database was away) goes on: its open calls were marked, new ones
+    are its own. Where the database is still away the next beat tries again.
+    """
+    try:
+        register(leases, process_id, "api")
+    except RetryableError:
+        return True  # the heartbeat has said so
+    log.warning("lease lost, registered again", action="renew", worker=process_id)
+    return True
 
 
 def _needs_keys(settings: Settings) -> bool:

@@ -3,6 +3,7 @@
 Plain ASGI: Starlette's BaseHTTPMiddleware makes several tasks a request (research on gateways: seven objects each).
 """
 
+import asyncio
 import random
 import time
 from collections.abc import Mapping
@@ -64,6 +65,8 @@ class Gate:
             await app(scope, receive, answer.send)
         except Exception as error:  # noqa: BLE001 - API top: no traceback reaches a user
             await answer.fail(error)
+        except asyncio.CancelledError:  # the server ends, and has waited long enough for this one
+            await answer.fail(HttpError(503, "shutting_down", "this server is shutting down; ask again"))
         finally:
             elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
             tell = log.debug if scope["path"] in self._open else log.info

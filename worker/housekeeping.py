@@ -19,7 +19,7 @@ from engine.firing import due_now, fire
 from engine.places import fill, lines_to_fill
 from engine.ports import Doorbell
 from engine.store.database import Database, Tx
-from engine.store.workers import insert_worker, renew_lease
+from engine.store.workers import insert_worker, lock_worker, renew_lease
 from engine.sweeper import Swept, anything_due, bury, expire_runs, overlooked, suspects, wake_due
 from worker.liveness import host_name
 from worker.neighbours import Dead, Neighbours
@@ -43,13 +43,21 @@ def register(database: Database, worker_id: str, kind: str) -> None:
         "started_us": now,
         "lease_until_us": now + int(LEASE_S * 1_000_000),
     }
-    database.write_now(lambda tx: insert_worker(tx, row))
+
+    def enter(tx: Tx) -> None:
+        if lock_worker(tx, worker_id) is None:  # it is there where only the reply was lost
+            insert_worker(tx, row)
+
+    database.write_now(enter)
 
 
 class Heartbeat:
-    """Renews the lease every second; `lost` is called (on this thread) when the process must stop writing."""
+    """Renews the lease every second; `lost` is called (on this thread) when the process must stop writing.
 
-    def __init__(self, database: Database, worker_id: str, lost: Callable[[], None]) -> None:
+    Where `lost` returns True the process goes on, and so does this.
+    """
+
+    def __init__(self, database: Database, worker_id: str, lost: Callable[[], bool | None]) -> None:
         self._database = database
         self._worker_id = worker_id
         self._lost = lost
@@ -66,16 +74,19 @@ class Heartbeat:
         held_until = now_us() + int(LEASE_S * 1_000_000)
         while not self._stop.wait(RENEW_EVERY_S):
             until = now_us() + int(LEASE_S * 1_000_000)
-            try:
-                if not self._database.write_now(lambda tx, until=until: renew_lease(tx, self._worker_id, until)):
-                    self._lost()
-                    return
+            held = self._renewed(until)
+            if held:
                 held_until = until
-            except RetryableError as error:
-                log.warning("lease not renewed", action="renew", error=error.message)
-            if now_us() > held_until - int(2 * RENEW_EVERY_S * 1_000_000):
-                self._lost()
+            elif (held is False or now_us() > held_until - int(2 * RENEW_EVERY_S * 1_000_000)) and not self._lost():
                 return
+
+    def _renewed(self, until: int) -> bool | None:
+        """False where somebody took the lease away, None where the database did not answer."""
+        try:
+            return self._database.write_now(lambda tx: renew_lease(tx, self._worker_id, until))
+        except RetryableError as error:
+            log.warning("lease not renewed", action="renew", error=error.message)
+            return None
 
 
 class Sweeper:

@@ -1,6 +1,7 @@
 """Calls whose database goes away, or loses its answer, in the middle: each is booked once, and no reservation is left behind."""
 
 import json
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -67,6 +68,21 @@ def test_a_database_that_is_killed_and_comes_back(tmp_path: Path, own_postgres: 
         assert upstream.control.count() == CALLS, "no call was made twice, and none without its row"
         check_nothing_is_open(up, upstream)
         assert [row["cost_source"] for row in rows(up)].count("priced") == CALLS
+
+
+@pytest.mark.chaos  # it takes as long as a process may take to end: 20 s
+def test_a_process_ends_also_where_the_database_never_comes_back(tmp_path: Path, own_postgres: PostgresServer) -> None:
+    with OpenAIUpstream() as upstream, running(tmp_path, upstream, AIGATEWAY_DATABASE_URL=own_postgres.url()) as up:
+        upstream.control.always(Fault("delay", delay_s=1.0))
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(ask, up)
+            upstream.control.wait(lambda control: control.count() == 1)
+            own_postgres.kill()
+            up.processes[0].send_signal(signal.SIGTERM)
+            assert up.processes[0].wait(35) == 0, up.logs()
+            assert answer.exception(10) is not None or answer.result()[0] != 200
+        assert "calls were not booked" in up.logs()
+        assert "Traceback" not in up.logs()
 
 
 @pytest.mark.parametrize(("fault", "stream"), [("refused", False), ("lost", True)], ids=["refused", "lost"])

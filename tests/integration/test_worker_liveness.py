@@ -15,7 +15,9 @@ import pytest
 from engine_hand import ONE_STEP, Hand, opened
 from services import PostgresServer, wait_until
 
+from aigateway import serving
 from engine.clock import now_us
+from engine.errors import RetryableError
 from engine.store.database import Database
 from engine.store.workers import delete_worker, live_workers
 from worker import housekeeping, neighbours
@@ -207,6 +209,37 @@ def test_a_heartbeat_gives_up_before_its_lease_runs_out(
     assert now_us() < until + 1_500_000
     heartbeat.stop()
     database.close()
+
+
+def test_a_heartbeat_goes_on_where_its_process_does(
+    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API process whose database was away for longer than its lease, and which was declared dead meanwhile."""
+    monkeypatch.setattr(housekeeping, "RENEW_EVERY_S", 0.1)
+    monkeypatch.setattr(housekeeping, "LEASE_S", 1.0)
+    database = Database(own_postgres.url(), readers=0)
+    register(database, "w1", "api")
+    lost: list[bool] = []
+
+    def again() -> bool:
+        lost.append(True)
+        return serving._register_again(database, "w1")  # pyright: ignore[reportPrivateUsage]
+
+    heartbeat = Heartbeat(database, "w1", again)
+    own_postgres.kill()
+    wait_until(lambda: len(lost) > 2, "it was told more than once", 10)
+    own_postgres.start()
+    wait_until(lambda: alive(database), "the lease is renewed again", 10)
+    database.write_now(lambda tx: delete_worker(tx, "w1"))
+    wait_until(lambda: alive(database), "it has registered again", 10)
+    heartbeat.stop()
+    database.close()
+
+
+def alive(database: Database) -> bool:
+    with contextlib.suppress(RetryableError):
+        return bool(database.write_now(lambda tx: live_workers(tx, now_us())))
+    return False
 
 
 def dead(seen: Neighbours) -> list[Dead]:
