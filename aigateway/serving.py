@@ -197,10 +197,7 @@ async def _gateway(
         await outgoing.close()
         heartbeat.stop()
         doorbell.close()
-        try:
-            await database.write(lambda tx: bury(tx, catalogue, process_id, now_us(), only_if_lapsed=False))
-        except RetryableError as error:  # whoever finds its lease run out does it
-            log.warning("not signed off", action="stop", error=error.message)
+        await _sign_off(database, catalogue, process_id)
         database.close()
         leases.close()
         broker.close()
@@ -223,6 +220,14 @@ def _live(settings: Settings, outgoing: Outgoing) -> dict[str, Any]:
         "on_client_disconnect": settings.on_client_disconnect,
         "pass_tools": settings.mcp.pass_tools,
     }
+
+
+async def _sign_off(database: Database, catalogue: Catalogue, process_id: str) -> None:
+    """Leave the living. Without a database whoever finds the lease run out does it."""
+    try:
+        await database.write(lambda tx: bury(tx, catalogue, process_id, now_us(), only_if_lapsed=False))
+    except RetryableError as error:
+        log.warning("not signed off", action="stop", error=error.message)
 
 
 def _register_again(leases: Database, process_id: str) -> bool:
