@@ -1,5 +1,6 @@
 """Time and identity: UTC as integer microseconds, ids as UUIDv7 (RFC 9562). Injected where tests need to steer them."""
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -7,6 +8,9 @@ from datetime import UTC, datetime
 
 Clock = Callable[[], int]
 """Returns now, in microseconds since 1970 UTC."""
+
+_RANDOM = random.Random()
+os.register_at_fork(after_in_child=_RANDOM.seed)
 
 
 def now_us() -> int:
@@ -22,7 +26,7 @@ def new_id() -> str:
     microseconds = now_us()
     milliseconds, rest = divmod(microseconds, 1000)
     fraction = rest * 4096 // 1000
-    value = milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | random.getrandbits(62)
+    value = milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | _RANDOM.getrandbits(62)
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
