@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 Clock = Callable[[], int]
 """Returns now, in microseconds since 1970 UTC."""
 
-_RANDOM = random.Random()
+_RANDOM = random.Random()  # its own: whoever seeds the common one must not make ids come twice
 os.register_at_fork(after_in_child=_RANDOM.seed)
 
 
