@@ -149,7 +149,8 @@ class OpenAIUpstream(Upstream):
         ]
         call.tokens.input = sum(count_words(text) if isinstance(text, str) else len(text) for text in texts)
         usage = {"prompt_tokens": call.tokens.input, "total_tokens": call.tokens.input}
-        answer = {"object": "list", "data": rows, "model": body["model"], "usage": usage}
+        told = {} if _hides_usage(fault) else {"usage": usage}
+        answer = {"object": "list", "data": rows, "model": body["model"], **told}
         return await self.send_whole(request, call, answer, fault)
 
 
