@@ -3,9 +3,11 @@
 Bells are answered in the order in which they were rung, so the steps of a workflow that a few thousand runs were submitted before
 would wait behind all of those. A full process therefore looks (each sweep) for workflows that have ready steps and hold less than
 their share of its slots, which is the slots divided by the workflows that have something to do; these get the next slots that
-become free. Within the highest priority that has ready steps: priorities stay what they are.
+become free. Within the highest priority that has ready steps: priorities stay what they are. A slot that holds something of a
+lower priority is nobody's share: its run would go on from step to step in it, and what is more urgent gets it at the next end.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -26,15 +28,19 @@ class Turns:
     after: str = ""
 
 
-def owed_turns(tx: Tx, held: Mapping[str, int], slots: int, after: str) -> Turns:
-    """What a full process owes. `held`: its slots by workflow."""
+def owed_turns(tx: Tx, held: Mapping[tuple[str, str], int], slots: int, after: str) -> Turns:
+    """What a full process owes. `held`: its slots by priority and workflow."""
+    counted: Counter[str] = Counter()
     for priority in _CLASSES:
+        own = {workflow: number for (rank, workflow), number in held.items() if rank == priority.value}
+        counted.update(own)
         names = workflows_with_ready_steps(tx, priority.value, after, MOST_WORKFLOWS)
         if not names and after:
             names = workflows_with_ready_steps(tx, priority.value, "", MOST_WORKFLOWS)
-        if names:
+        owed = _owed(tx, priority, names, counted, slots) if names else ()
+        if owed or any(name in counted for name in names):
             following = names[-1] if len(names) == MOST_WORKFLOWS else ""
-            return Turns(_owed(tx, priority, names, held, slots), following)
+            return Turns(owed, following)  # else all that is ready there is of runs that are paused
     return Turns()
 
 

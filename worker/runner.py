@@ -111,9 +111,10 @@ class StepRunner:
         """Whether every slot is taken."""
         return len(self._tasks) >= self._limits.concurrency
 
-    def slots(self) -> tuple[int, Counter[str]]:
-        """How many there are, and those taken by workflow."""
-        return self._limits.concurrency, Counter(entry.held.run["workflow_name"] for entry in self.in_flight.values())
+    def slots(self) -> tuple[int, Counter[tuple[str, str]]]:
+        """How many there are, and those taken by priority and workflow."""
+        runs = [entry.held.run for entry in self.in_flight.values()]
+        return self._limits.concurrency, Counter((run["priority"], run["workflow_name"]) for run in runs)
 
     def owe(self, step_ids: Iterable[str]) -> None:
         """These steps come before any bell, in place of what was owed before. Called on the loop."""

@@ -32,9 +32,10 @@ def hand(database_url: str) -> Iterator[Hand]:
         yield hand
 
 
-def owed(hand: Hand, held: dict[str, int], slots: int = SLOTS) -> list[str]:
+def owed(hand: Hand, held: dict[str, int], slots: int = SLOTS, priority: Priority = Priority.NORMAL) -> list[str]:
     """Names of the workflows whose steps are owed, in their order."""
-    ids = hand.do(lambda tx: owed_turns(tx, held, slots, "")).step_ids
+    by_class = {(priority.value, workflow): number for workflow, number in held.items()}
+    ids = hand.do(lambda tx: owed_turns(tx, by_class, slots, "")).step_ids
     return [str(hand.do(lambda tx, one=step_id: one_workflow(hand, tx, one))) for step_id in ids]
 
 
@@ -62,6 +63,19 @@ def test_priorities_stay_and_paused_runs_are_owed_nothing(hand: Hand) -> None:
     assert owed(hand, {"flood": 4}) == []
     hand.start(SMALL.replace("small", "urgent"), priority=Priority.HIGH)
     assert owed(hand, {"flood": 4}) == ["urgent"]
+
+
+def test_what_is_urgent_gets_the_slots_of_what_is_not(hand: Hand) -> None:
+    hand.start(FLOOD, priority=Priority.HIGH)
+    assert owed(hand, {"flood": 4}) == ["flood"]
+    assert owed(hand, {"flood": 4}, priority=Priority.LOW) == ["flood"]
+    assert owed(hand, {"flood": 4}, priority=Priority.HIGH) == []
+
+
+def test_a_paused_urgent_run_keeps_nobody_from_its_turn(hand: Hand) -> None:
+    hand.pause(hand.start(FLOOD, priority=Priority.HIGH))
+    hand.start(SMALL)
+    assert owed(hand, {"flood": 4}) == ["small"]
 
 
 def test_however_many_workflows_there_are_each_is_looked_at(hand: Hand) -> None:
@@ -96,28 +110,39 @@ class Counting:
         return Succeeded(1)
 
 
+async def work_until(name: str, hand: Hand, bells: Bells, counting: Counting, locks: Path) -> None:
+    """A worker with few slots, until a run of that workflow has come to its last step."""
+    runner = StepRunner(hand.database, hand.catalogue, bells, {"set": counting}, StepLimits("w1", SLOTS))
+    sweeper = Sweeper(hand.database, hand.catalogue, bells, runner, neighbours=Neighbours(hand.database, "w1", locks))
+    answering = asyncio.create_task(answer(runner, bells))
+    async with asyncio.timeout(60):
+        while name not in counting.ended:
+            await sweeper.sweep()
+            await asyncio.sleep(0.01)
+    answering.cancel()
+    await runner.drain(0)
+
+
 def test_a_single_run_behind_a_flood_is_through_before_a_tenth_of_it(hand: Hand, tmp_path: Path) -> None:
     bells, counting = Bells(), Counting()
     for text in [FLOOD] * RUNS + [SMALL]:
         for ring in hand.submit(text).rings:
             bells.ring(ring.step_id, ring.priority)
 
-    async def work() -> None:
-        limits = StepLimits("w1", SLOTS)
-        runner = StepRunner(hand.database, hand.catalogue, bells, {"set": counting}, limits)
-        sweeper = Sweeper(
-            hand.database, hand.catalogue, bells, runner, neighbours=Neighbours(hand.database, "w1", tmp_path)
-        )
-        answering = asyncio.create_task(answer(runner, bells))
-        async with asyncio.timeout(60):
-            while "small" not in counting.ended:
-                await sweeper.sweep()
-                await asyncio.sleep(0.01)
-        answering.cancel()
-        await runner.drain(0)
-
-    asyncio.run(work())
+    asyncio.run(work_until("small", hand, bells, counting, tmp_path))
     assert counting.ended.index("small") < RUNS / 10, counting.ended.index("small")
+
+
+def test_an_urgent_run_does_not_wait_for_the_ends_of_long_ones(hand: Hand, tmp_path: Path) -> None:
+    long = "name: flood\nsteps:\n" + "".join(f"  - {{id: s{number}, type: set, value: 1}}\n" for number in range(60))
+    runs = [hand.submit(long, priority=Priority.LOW) for _ in range(SLOTS)]
+    urgent = hand.submit(FLOOD, priority=Priority.HIGH)
+    bells, counting = Bells(), Counting()
+    for ring in (ring for each in (*runs, urgent) for ring in each.rings):
+        bells.ring(ring.step_id, ring.priority)
+    asyncio.run(work_until("flood", hand, bells, counting, tmp_path))
+    ended = [status for each in runs for status in hand.statuses(each.run["id"]).values() if status == "succeeded"]
+    assert len(ended) < SLOTS * 60 / 2
 
 
 async def answer(runner: StepRunner, bells: Bells) -> None:
