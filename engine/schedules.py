@@ -8,7 +8,6 @@ from engine.catalogue import Catalogue
 from engine.clock import iso
 from engine.cron import due_times
 from engine.errors import Conflict, NotFound
-from engine.inputs import check_inputs
 from engine.money import to_usd
 from engine.schedule_rows import DEFINITION, HTTP, add_schedule, facts_of
 from engine.schedule_spec import ScheduleSpec, check_schedule
@@ -16,6 +15,7 @@ from engine.store.database import Row, Tx
 from engine.store.json_text import loads
 from engine.store.locks import lock_name
 from engine.store.schedules import delete_schedule, get_schedule, list_schedules, lock_schedule
+from engine.submission import check_submitted
 from engine.workflows import find
 
 _UPCOMING = 5
@@ -33,7 +33,7 @@ def create_schedule(
     tx.point("create_schedule")
     name, workflow = names
     check_schedule(spec)
-    check_inputs(catalogue.graph(tx, find(tx, workflow)["id"]).definition, dict(spec.input))
+    check_submitted(catalogue.graph(tx, find(tx, workflow)["id"]).definition, dict(spec.input))
     lock_name(tx, f"schedule:{name}")
     facts = facts_of(spec, key_id)
     known = get_schedule(tx, name)

@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.catalogue import Catalogue
 from engine.clock import iso, new_id
+from engine.concurrency_key import line_name
 from engine.definition import Definition
 from engine.errors import Conflict
 from engine.inputs import check_inputs
@@ -99,7 +100,7 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
                     param="Idempotency-Key",
                 )
             return Submitted(earlier, False, ())
-    value = check_inputs(asked.definition, asked.input)
+    value = check_submitted(asked.definition, asked.input)
     version_id = asked.version["id"] if asked.version else _store_inline(tx, asked.definition, now)
     graph = catalogue.loaded(tx, version_id) if asked.version else Graph(asked.definition)
     run = _run_row(tx, asked, value, version_id, now)
@@ -109,6 +110,14 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
     transition.begin()
     transition.close()
     return Submitted(run, True, (*transition.rings, *enter_line(tx, run, graph.definition, now)))
+
+
+def check_submitted(definition: Definition, given: Any) -> Any:
+    """The input as a run keeps it. Raises: UserError, before anything is written, for one that cannot start a run."""
+    value = check_inputs(definition, given)
+    if definition.concurrency is not None:
+        line_name(definition.name, definition.concurrency, value)
+    return value
 
 
 def _store_inline(tx: Tx, definition: Definition, now: int) -> str:

@@ -98,6 +98,18 @@ def test_a_firing_is_one_run_that_knows_its_schedule(hand: Clockwork) -> None:
     assert hand.sweep() == 0
 
 
+def test_a_firing_whose_key_gives_no_plain_value_leaves_nothing(hand: Clockwork) -> None:
+    with pytest.raises(UserError, match=r"concurrency\.key"):
+        hand.store(QUICK.replace("quick", "keyed") + 'concurrency: {limit: 1, key: "${input.n if input.n else [1]}"}\n')
+        hand.schedule(name="keyed", workflow="keyed", input={"n": 0})
+    hand.schedule(name="mine", workflow="keyed", input={"n": 1})
+    hand.store(QUICK.replace("quick", "keyed") + 'concurrency: {limit: 1, key: "${[input.n]}"}\n')
+    hand.pass_time(30)
+    hand.sweep()
+    assert (hand.found()["failed"], hand.runs()) == (1, [])
+    assert "concurrency.key" in hand.found()["error"]["message"]
+
+
 def test_many_sweepers_fire_once(database_url: str) -> None:
     with opened(database_url) as first, opened(database_url) as second:
         one, two = Clockwork(first.database), Clockwork(second.database)
