@@ -1,8 +1,9 @@
 """Query parameters that several lists share, read strictly: what cannot be understood is a 400 that names it."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 
+from engine.clock import microseconds
 from engine.errors import UserError
 
 MAX_LIMIT = 200
@@ -28,14 +29,11 @@ def instant_us(text: str | None, param: str) -> int | None:
     if text is None:
         return None
     try:
-        at = datetime.fromisoformat(text.replace(" ", "+"))  # a plus sign in a URL arrives as a space
+        return microseconds(datetime.fromisoformat(text.replace(" ", "+")))  # a plus sign in a URL arrives as a space
     except ValueError as error:
         raise UserError(
             "invalid_parameter", f"{param} must be a time such as 2026-11-22T07:00:00Z", param=param
         ) from error
-    if at.tzinfo is None:
-        at = at.replace(tzinfo=UTC)
-    return int(at.timestamp() * 1_000_000)
 
 
 def tag_filter(text: str | None) -> tuple[str, str] | None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,7 @@ from api.services import Services
 from engine.addresses import check_address
 from engine.agent_steps import ANY_TOOL, split_tool
 from engine.calls import calling_steps, circles, unknown_workflows
-from engine.clock import now_us
+from engine.clock import microseconds, now_us
 from engine.definition import Definition, Step
 from engine.errors import Mistake, NotFound, RetryableError, UserError
 from engine.loader import load_data
@@ -92,11 +93,18 @@ async def start_run(services: Services, workflow: str | dict[str, Any], asked: R
         idempotency_key=caller.idempotency_key,
         key_id=caller.key_id,
         request_id=caller.request_id,
-        start_us=None if asked.start_at is None else int(asked.start_at.timestamp() * 1_000_000),
+        start_us=_start_us(asked.start_at),
     )
     done = await services.database.write(lambda tx: submit(tx, services.catalogue, submission, now_us()))
     ring_all(services, done.rings)
     return done
+
+
+def _start_us(at: datetime | None) -> int | None:
+    try:
+        return None if at is None else microseconds(at)
+    except ValueError as error:
+        raise UserError("invalid_parameter", f"start_at: {error}", param="start_at") from error
 
 
 async def preview_run(services: Services, workflow: str | dict[str, Any], asked: RunRequest) -> dict[str, Any]:

@@ -4,13 +4,17 @@ import os
 import random
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 Clock = Callable[[], int]
 """Returns now, in microseconds since 1970 UTC."""
 
 _RANDOM = random.Random()  # its own: whoever seeds the common one must not make ids come twice
 os.register_at_fork(after_in_child=_RANDOM.seed)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 def now_us() -> int:
@@ -33,4 +37,12 @@ def new_id() -> str:
 
 def iso(at_us: int) -> str:
     """An instant as ISO 8601 text in UTC with microseconds, such as `2026-11-22T07:00:00.000000Z`."""
-    return datetime.fromtimestamp(at_us / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (_EPOCH + timedelta(microseconds=at_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def microseconds(at: datetime) -> int:
+    """An instant as integer microseconds; without a zone it is UTC. Raises: ValueError outside the years 1 to 9999 of UTC."""
+    try:
+        return ((at if at.tzinfo is None else at.astimezone(UTC)).replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
+    except OverflowError:
+        raise ValueError("a time has to lie in the years 1 to 9999 of UTC") from None

@@ -1,7 +1,9 @@
 """Durations as people write them: `200ms`, `30s`, `5m`, `1h`, `1d`, or a number of seconds; and instants in ISO 8601."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
+
+from engine.clock import microseconds
 
 DURATION_PATTERN = r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"
 LONGEST_S = 366 * 86_400.0
@@ -29,8 +31,6 @@ def _seconds(value: object) -> float:
 def parse_instant_us(text: str) -> int:
     """An ISO 8601 time as microseconds since 1970; without a zone it is UTC. Raises: ValueError with a sentence to show."""
     try:
-        found = datetime.fromisoformat(text)
+        return microseconds(datetime.fromisoformat(text))
     except ValueError:
         raise ValueError("not a time: write it as 2030-01-01T09:00:00Z") from None
-    aware = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return int(aware.timestamp() * 1_000_000)
