@@ -30,6 +30,8 @@ from engine.webhook_outbox import redeliver
 
 LONGEST_WAIT_S = 3600.0
 _EVENTS_AT_ONCE = 500
+_EVENTS_A_PAGE = 10_000
+_LARGEST_NUMBER = 2**63 - 1  # that a database compares with
 _SIGN_OF_LIFE_S = 15.0
 
 IdempotencyKey = Annotated[str | None, Header(description="The same key and body give the same run again.")]
@@ -37,6 +39,9 @@ DryRun = Annotated[
     bool,
     Query(description="Start nothing: answer 200 with what each step would send and the range of what it would cost."),
 ]
+LastEventId = Annotated[int, Header(ge=0, le=_LARGEST_NUMBER, description="Only what came behind this event.")]
+EventsCursor = Annotated[int, Query(ge=0, le=_LARGEST_NUMBER, description="`next_cursor` of the page before.")]
+EventsLimit = Annotated[int, Query(ge=1, le=_EVENTS_A_PAGE)]
 Wait = Annotated[float, Query(ge=0, le=LONGEST_WAIT_S, description="Seconds to wait for the run's end.")]
 
 
@@ -145,15 +150,22 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
 
     @router.get("/v1/runs/{run_id}/events", summary="A run's history, as JSON or as a live stream")
     async def events(  # pyright: ignore[reportUnusedFunction]
-        run_id: str, request: Request, last_event_id: Annotated[int, Header(ge=0)] = 0
+        run_id: str,
+        request: Request,
+        last_event_id: LastEventId = 0,
+        cursor: EventsCursor = 0,
+        limit: EventsLimit = _EVENTS_A_PAGE,
     ) -> Response:
         await services.run_watch.run(run_id)
+        after = max(last_event_id, cursor)
         if "text/event-stream" in request.headers.get("accept", ""):
             headers = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
-            lines = _live(services, run_id, last_event_id)
+            lines = _live(services, run_id, after)
             return StreamingResponse(lines, media_type="text/event-stream", headers=headers)
-        rows = await services.database.read(lambda tx: history_since(tx, run_id, last_event_id, 10_000))
-        return JSONResponse({"object": "list", "data": [event_view(row) for row in rows], "next_cursor": None})
+        rows = await services.database.read(lambda tx: history_since(tx, run_id, after, limit + 1))
+        shown = rows[:limit]
+        more = str(shown[-1]["seq"]) if len(rows) > len(shown) else None
+        return JSONResponse({"object": "list", "data": [event_view(row) for row in shown], "next_cursor": more})
 
 
 def _control_routes(router: APIRouter, services: Services) -> None:

@@ -76,8 +76,13 @@ def events(*, run_id: RunArgument, as_json: JsonOption = False, config: ConfigOp
 
     with connect(config) as client:
         answer = client.get(path("runs", run_id, "events"))
+        cursor = answer["next_cursor"]
+        while cursor is not None:
+            page = client.get(path("runs", run_id, "events"), {"cursor": cursor})
+            answer["data"] += page["data"]
+            cursor = page["next_cursor"]
     if as_json:
-        print_json(answer)
+        print_json(answer | {"next_cursor": None})
         return
     print_table(
         ("at", "event", "step", "attempt"),

@@ -182,6 +182,13 @@ def test_run_from_submission_to_history(up: Gateway) -> None:
     assert [event["id"] for event in events] == list(range(1, len(events) + 1))
     assert [event["type"] for event in events][:2] == ["run.submitted", "run.started"]
     assert events[-1]["type"] == "run.succeeded"
+    pages = [up.http.get(f"/v1/runs/{run['id']}/events", params={"limit": 3}).json()]
+    while (cursor := pages[-1]["next_cursor"]) is not None:
+        pages.append(up.http.get(f"/v1/runs/{run['id']}/events", params={"limit": 3, "cursor": cursor}).json())
+    assert [event for page in pages for event in page["data"]] == events and len(pages) > 1
+    for kind in ("application/json", "text/event-stream"):
+        headers = {"accept": kind, "last-event-id": "9" * 23}
+        assert up.http.get(f"/v1/runs/{run['id']}/events", headers=headers).status_code == 400
     with up.http.stream(
         "GET", f"/v1/runs/{run['id']}/events", headers={"accept": "text/event-stream", "last-event-id": "2"}
     ) as live:
@@ -274,6 +281,8 @@ def test_idempotency_key(up: Gateway) -> None:
         ("/v1/workflows/double/runs", {"input": {"n": 1}, "priority": "urgent"}, 400, "priority"),
         ("/v1/workflows/double/runs", {"input": {"n": 1}, "webhook_url": "ftp://x"}, 400, "webhook_url"),
         ("/v1/workflows/double/runs", {"input": {"n": 1}, "webhook_url": "http://127.0.0.1/x"}, 400, "webhook_url"),
+        ("/v1/workflows/double/runs", {"input": {"n": 1}, "start_at": "9999-12-31T23:59:59-14:00"}, 400, "start_at"),
+        ("/v1/workflows/double/runs", {"input": {"n": 1}, "start_at": "0001-01-01T00:00:00+14:00"}, 400, "start_at"),
         ("/v1/runs", {"input": {}}, 400, "workflow"),
         (
             "/v1/runs",
