@@ -31,7 +31,7 @@ from engine.webhook_outbox import redeliver
 LONGEST_WAIT_S = 3600.0
 _EVENTS_AT_ONCE = 500
 _EVENTS_A_PAGE = 10_000
-_LARGEST_NUMBER = 2**63 - 1  # that a database compares with
+_LARGEST_NUMBER = 2**31 - 1  # that an event can have
 _SIGN_OF_LIFE_S = 15.0
 
 IdempotencyKey = Annotated[str | None, Header(description="The same key and body give the same run again.")]

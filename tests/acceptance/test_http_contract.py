@@ -187,7 +187,7 @@ def test_run_from_submission_to_history(up: Gateway) -> None:
         pages.append(up.http.get(f"/v1/runs/{run['id']}/events", params={"limit": 3, "cursor": cursor}).json())
     assert [event for page in pages for event in page["data"]] == events and len(pages) > 1
     for kind in ("application/json", "text/event-stream"):
-        headers = {"accept": kind, "last-event-id": "9" * 23}
+        headers = {"accept": kind, "last-event-id": str(2**31)}
         assert up.http.get(f"/v1/runs/{run['id']}/events", headers=headers).status_code == 400
     with up.http.stream(
         "GET", f"/v1/runs/{run['id']}/events", headers={"accept": "text/event-stream", "last-event-id": "2"}
