@@ -31,7 +31,8 @@ def go_on(tx: Tx, catalogue: Catalogue, run: Row, now: int) -> list[Ring]:
     status = RunStatus.RUNNING if graph.definition.concurrency is None else RunStatus.QUEUED
     fresh = {"status": status.value, "retries": (run["retries"] or 0) + 1, "phase": phase}
     transition = Transition(tx, run | fresh | dict.fromkeys(("error_step", "error_class", "error_message")), graph, now)
-    reopen_run(tx, run["id"], status, now)
+    deadline_s = graph.definition.deadline_s  # counts from now on
+    reopen_run(tx, run["id"], status, None if deadline_s is None else now + int(deadline_s * 1_000_000))
     set_run_phase(tx, run["id"], phase)
     reopened = _Reopened(transition, catalogue)
     reopened.open_again(inside)

@@ -63,7 +63,7 @@ _REOPEN = Statement(
         retries=func.coalesce(runs.c.retries, 0) + 1,
         pause_reason=None,
         finished_us=None,
-        deadline_us=bindparam("now") + runs.c.deadline_us - runs.c.created_us,
+        deadline_us=bindparam("deadline"),
         error_step=None,
         error_class=None,
         error_message=None,
@@ -191,9 +191,9 @@ def set_run_output(tx: Tx, run_id: str, output_json: str | None, output_digest: 
     tx.send(_SET_OUTPUT, {"run": run_id, "output_json": output_json, "output_digest": output_digest})
 
 
-def reopen_run(tx: Tx, run_id: str, status: RunStatus, now: int) -> None:
-    """Take back a bad end; a deadline counts from now on."""
-    tx.send(_REOPEN, {"run": run_id, "status": status.value, "now": now})
+def reopen_run(tx: Tx, run_id: str, status: RunStatus, deadline_us: int | None) -> None:
+    """Take back a bad end, with a new deadline where there is one."""
+    tx.send(_REOPEN, {"run": run_id, "status": status.value, "deadline": deadline_us})
 
 
 def set_run_phase(tx: Tx, run_id: str, phase: str | None) -> None:

@@ -189,6 +189,8 @@ def test_a_retry_starts_tries_losses_and_deadlines_anew(hand: Hand) -> None:
     assert hand.do(lambda tx: sweeper.expire_runs(tx, hand.catalogue, hand.now)).run_ended is True
     assert hand.run(run_id)["deadline_us"] == hand.now
     assert SECOND * 160 + hand.run(run_id)["created_us"] == hand.now
+    hand.retry(run_id)
+    assert hand.run(run_id)["deadline_us"] == hand.now + 60 * SECOND
 
 
 def test_a_run_that_ran_out_of_time_can_be_retried(hand: Hand) -> None:
