@@ -1,10 +1,12 @@
 """Sends webhooks as Standard Webhooks say: signed, the same webhook-id on every try, each try recorded.
 
 Any worker may send any delivery; taking one moves its next try behind this one's time limit, so that a process that dies with it is
-followed by another. A slow receiver delays nobody: deliveries are sent side by side.
+followed by another. A slow receiver delays nobody else: deliveries are sent side by side, and to one receiver only so many at once.
 """
 
 import asyncio
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -13,7 +15,7 @@ from engine.alerts import UNKNOWN_PRICE, anything_to_tell, tell_alerts
 from engine.clock import now_us
 from engine.errors import RetryableError
 from engine.store.database import Database, Row
-from engine.store.deliveries import due_deliveries, take_delivery
+from engine.store.deliveries import MOST_BUSY, due_deliveries, take_delivery
 from engine.webhook_outbox import record_delivery
 from worker.patience import write_patiently
 from worker.rules import Rules
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _TAKEN_FOR_US = 30_000_000
-_AT_ONCE = 50
+_TO_ONE = 10
+_AT_ONCE = _TO_ONE * MOST_BUSY
+_RECEIVER = re.compile(r"[^/]*//[^/?#]*")
 _LOOK_EVERY_S = 1.0
 
 
@@ -36,6 +40,7 @@ class Deliveries:
         self._rules = rules
         self._woken = woken
         self._sending: set[asyncio.Task[None]] = set()
+        self._under_way: Counter[str] = Counter()  # by receiver
         self._sender: WebhookSender | None = None
 
     async def run(self) -> None:
@@ -64,15 +69,37 @@ class Deliveries:
 
     async def send_due(self) -> None:
         """Start sending what is due."""
-        room = _AT_ONCE - len(self._sending)
-        if room <= 0:
+        progress = True
+        while progress and (room := _AT_ONCE - len(self._sending)) > 0:
+            busy = self._busy()
+            found = await self._database.read(
+                lambda tx, most=room, left_out=busy: due_deliveries(tx, now_us(), most, left_out)
+            )
+            for delivery in found:
+                await self._begin(delivery)
+            progress = len(found) == room and self._busy() != busy  # else all that is due was looked at
+
+    def _busy(self) -> list[str]:
+        return sorted(receiver for receiver, number in self._under_way.items() if number >= _TO_ONE)
+
+    async def _begin(self, delivery: Row) -> None:
+        """Take a delivery and start sending it, where its receiver has not enough already."""
+        receiver = _receiver(delivery["url"])
+        if self._under_way[receiver] >= _TO_ONE:
             return
-        for delivery in await self._database.read(lambda tx: due_deliveries(tx, now_us(), room)):
-            until = now_us() + _TAKEN_FOR_US
-            if await self._database.write(lambda tx, row=delivery, until=until: take_delivery(tx, row, until)):
-                task = asyncio.create_task(self._send(delivery))
-                self._sending.add(task)
-                task.add_done_callback(self._sending.discard)
+        until = now_us() + _TAKEN_FOR_US
+        if await self._database.write(lambda tx: take_delivery(tx, delivery, until)):
+            self._under_way[receiver] += 1
+            task = asyncio.create_task(self._send(delivery))
+            self._sending.add(task)
+            task.add_done_callback(lambda done: self._ended(done, receiver))
+
+    def _ended(self, task: asyncio.Task[None], receiver: str) -> None:
+        self._sending.discard(task)
+        self._under_way[receiver] -= 1
+        if not self._under_way[receiver]:
+            del self._under_way[receiver]
+        self._woken.set()  # its receiver has room, and the run's next delivery may go now
 
     async def close(self) -> None:
         """Stop sending; what was not recorded is sent again by another process."""
@@ -91,4 +118,9 @@ class Deliveries:
         at = now_us()
         status = await write_patiently(self._database, lambda tx: record_delivery(tx, delivery, status_code, error, at))
         log.info("webhook tried", action="deliver", delivery=delivery["id"], status=status, status_code=status_code)
-        self._woken.set()  # the run's next delivery may go now
+
+
+def _receiver(url: str) -> str:
+    """Scheme, host and port as they are written there."""
+    found = _RECEIVER.match(url)
+    return url if found is None else found[0]

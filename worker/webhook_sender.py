@@ -19,7 +19,9 @@ class WebhookSender:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         # Not the environment's proxies: a webhook goes where its URL says and nowhere else.
-        self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False, timeout=TRY_LIMIT_S)
+        self._client = httpx2.AsyncClient(
+            follow_redirects=False, trust_env=False, timeout=TRY_LIMIT_S, limits=httpx2.Limits()
+        )
 
     async def close(self) -> None:
         """Close the connections."""

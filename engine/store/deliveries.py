@@ -1,9 +1,9 @@
 """Queries on outgoing webhooks and their tries."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, String, and_, bindparam, func, insert, not_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from engine.store.database import Row, Tx
@@ -14,11 +14,23 @@ _INSERT = Statement(insert(deliveries), columns=tuple(column.name for column in 
 _GET = Statement(select(deliveries).where(deliveries.c.id == bindparam("delivery")))
 _OF_RUN = Statement(select(deliveries).where(deliveries.c.run_id == bindparam("run")).order_by(deliveries.c.id))
 _earlier = deliveries.alias("earlier")
+MOST_BUSY = 10  # receivers that one look can leave out
+
+
+def _not_to(name: str) -> ColumnElement[bool]:
+    """An empty name leaves out nothing."""
+    receiver = bindparam(name, type_=String)
+    behind = func.substr(deliveries.c.url + "/", func.length(receiver) + 1, 1)
+    ends = or_(*(behind == mark for mark in "/?#"))
+    return not_(and_(func.substr(deliveries.c.url, 1, func.length(receiver)) == receiver, ends))
+
+
 _DUE = Statement(
     select(deliveries)
     .where(
         deliveries.c.status == "pending",
         deliveries.c.next_attempt_us <= bindparam("now"),
+        *(_not_to(f"busy{number}") for number in range(MOST_BUSY)),
         # In order per run: a delivery waits for the ones before it.
         ~select(_earlier.c.id)
         .where(
@@ -81,9 +93,10 @@ def attempts_of_deliveries(tx: Tx, run_id: str) -> list[Row]:
     return tx.all(_ATTEMPTS, {"run": run_id})
 
 
-def due_deliveries(tx: Tx, now: int, most: int) -> list[Row]:
-    """Deliveries whose next try is due."""
-    return tx.all(_DUE, {"now": now, "most": most})
+def due_deliveries(tx: Tx, now: int, most: int, busy: Sequence[str] = ()) -> list[Row]:
+    """Deliveries whose next try is due, but for those to `busy` receivers (`https://host:port`, at most MOST_BUSY)."""
+    names = [*busy, *[""] * (MOST_BUSY - len(busy))]
+    return tx.all(_DUE, {"now": now, "most": most} | {f"busy{number}": name for number, name in enumerate(names)})
 
 
 def take_delivery(tx: Tx, delivery: Row, until_us: int) -> bool:

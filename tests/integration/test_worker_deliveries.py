@@ -113,6 +113,25 @@ def due_now(hand: Hand, delivery_id: str) -> None:
     hand.do(lambda tx: settle_delivery(tx, delivery_id, "pending", now_us(), None))
 
 
+def test_many_deliveries_to_a_slow_receiver_do_not_hold_up_another(hand: Hand, receiver: Receiver) -> None:
+    for _ in range(120):
+        ended_run(hand, f"{receiver.url}/slow")
+    ended_run(hand, f"{receiver.url.replace('127.0.0.1', 'localhost')}?run=last")
+
+    async def use(deliveries: Deliveries) -> None:
+        await deliveries.send_due()
+        await until(lambda: any(path.endswith("?run=last") for path in receiver.paths()))
+        await until(lambda: receiver.paths().count("/slow") == 10)
+        receiver.go.set()
+        running = asyncio.create_task(deliveries.run())
+        await until(lambda: receiver.paths().count("/slow") == 120)
+        await asyncio.gather(*deliveries._sending)
+        running.cancel()
+
+    sending(hand, use)
+    assert len(receiver.got) == 121
+
+
 def test_a_webhook_is_signed_as_the_standard_says_and_holds_the_run(hand: Hand, receiver: Receiver) -> None:
     run_id = ended_run(hand, f"{receiver.url}/hook?a=b")
     sending(hand, send_all)
