@@ -59,6 +59,12 @@ class Submission:
     parent: Parent | None = None
     firing: Firing | None = None
 
+    def kept_key(self) -> str | None:
+        """Under which the run is found again: an idempotency key is that of its API key alone."""
+        if self.idempotency_key is None or self.key_id is None:
+            return self.idempotency_key
+        return hashlib.sha256(dumps([self.key_id, self.idempotency_key]).encode()).hexdigest()
+
     def fingerprint(self) -> str:
         """Equal for submissions that ask for the same."""
         asked = [
@@ -91,7 +97,7 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
     tx.point("submit")
     if asked.idempotency_key is not None:
         lock_name(tx, f"idempotency:{asked.idempotency_key}")
-        earlier = run_by_idempotency_key(tx, asked.idempotency_key)
+        earlier = _submitted_before(tx, asked)
         if earlier is not None:
             if earlier["idempotency_hash"] != asked.fingerprint():
                 raise Conflict(
@@ -110,6 +116,17 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
     transition.begin()
     transition.close()
     return Submitted(run, True, (*transition.rings, *enter_line(tx, run, graph.definition, now)))
+
+
+def _submitted_before(tx: Tx, asked: Submission) -> Row | None:
+    """The run of the same idempotency key; the first release kept all of them as they were sent, whoever sent them."""
+    assert asked.idempotency_key is not None
+    kept = asked.kept_key() or ""
+    found = run_by_idempotency_key(tx, kept)
+    if found is None and kept != asked.idempotency_key:
+        first = run_by_idempotency_key(tx, asked.idempotency_key)
+        found = first if first is not None and first["key_id"] == asked.key_id else None
+    return found
 
 
 def check_submitted(definition: Definition, given: Any) -> Any:
@@ -151,7 +168,7 @@ def _run_row(tx: Tx, asked: Submission, value: Any, version_id: str, now: int) -
         "budget_picousd": budget,
         "tags_json": dumps(dict(asked.tags)),
         "webhook_url": asked.webhook_url,
-        "idempotency_key": asked.idempotency_key,
+        "idempotency_key": asked.kept_key(),
         "idempotency_hash": asked.fingerprint() if asked.idempotency_key else None,
         "key_id": asked.key_id,
         "request_id": asked.request_id,

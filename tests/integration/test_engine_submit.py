@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from engine_hand import CHAIN, ONE_STEP, PARALLEL, Hand, opened
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, func, select, text
 
 from engine import workflows
 from engine.clock import now_us
@@ -107,6 +107,21 @@ def test_the_same_key_and_request_give_the_same_run(hand: Hand) -> None:
     again = hand.submit(CHAIN, {"a": 1}, idempotency_key="k", tags={"x": "y"})
     assert (again.created, again.run["id"], again.rings) == (False, first.run["id"], ())
     assert row_counts(hand) == before
+
+
+def test_an_idempotency_key_is_that_of_its_api_key_alone(hand: Hand) -> None:
+    asked = [hand.submit(CHAIN, {"a": 1}, idempotency_key="k" * 255, key_id=key_id) for key_id in ("one", "two", None)]
+    again = [hand.submit(CHAIN, {"a": 1}, idempotency_key="k" * 255, key_id=key_id) for key_id in ("one", "two", None)]
+    assert [each.run["id"] for each in again] == [each.run["id"] for each in asked]
+    assert len({each.run["id"] for each in asked}) == 3
+
+
+def test_runs_of_the_first_release_are_found_under_their_keys(hand: Hand) -> None:
+    first = hand.submit(CHAIN, {"a": 1}, idempotency_key="k", key_id="one").run
+    kept = Statement(text("UPDATE runs SET idempotency_key = 'k' WHERE id = :run"))
+    hand.do(lambda tx: tx.run(kept, {"run": first["id"]}))
+    assert hand.submit(CHAIN, {"a": 1}, idempotency_key="k", key_id="one").run["id"] == first["id"]
+    assert hand.submit(CHAIN, {"a": 1}, idempotency_key="k", key_id="two").run["id"] != first["id"]
 
 
 @pytest.mark.parametrize(
