@@ -16,7 +16,7 @@ from engine.errors import NotFound, UserError
 from engine.inputs import check_inputs
 from engine.nearest import nearest
 from engine.places import enter_line
-from engine.plan import ITERATION, PARTS, Graph, limit_of
+from engine.plan import ITEM, ITERATION, PARTS, Graph, limit_of
 from engine.run_writer import CHILDREN, Ring
 from engine.states import STEP_ENDED, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
@@ -124,6 +124,11 @@ def _new_run(tx: Tx, old: Row, graph: Graph, asked: Fork, now: int) -> Row:
     }  # fmt: skip
 
 
+def _handles(row: Row) -> bool:
+    """Whether the steps of its `on_error` run inside it, or ran last."""
+    return row["branch"] == "on_error" and row["type"] not in PARTS
+
+
 class _Copies:
     """The rows of the new run."""
 
@@ -135,6 +140,7 @@ class _Copies:
         for row in rows.values():
             self._inside.setdefault(row["parent_key"], []).append(row)
         self._around = self._containers_around(from_key)
+        self._way = dict(zip(self._around, (from_key, *self._around), strict=False))  # what is gone through inside each
         self._anew = {key for each in (from_key, *self._around) for key in self._after(each)} | {from_key}
         self._asked_again = self._rows[from_key] if graph.step(from_key).type == ASK else None
         self._dropped = self._later_iterations() | self._calls_asked_for()
@@ -182,13 +188,46 @@ class _Copies:
 
     def _copy_list(self, parent_key: str | None, run_id: str) -> int:
         """Copies what stands right inside a container; returns how many of it are open."""
+        parent = None if parent_key is None else self._rows[parent_key]
+        handling = parent is not None and _handles(parent)
+        back = parent is not None and handling and self._goes_back(parent)
         open_count = 0
         for row in self._inside.get(parent_key, ()):
-            if row["key"] not in self._dropped:
-                copy = self._copy(row, run_id)
-                self._made.append(copy)
-                open_count += copy["status"] not in STEP_ENDED
+            handler = parent is not None and handling and self._is_handler(parent, row["key"])
+            if row["key"] in self._dropped or (back and handler):
+                continue  # where the body is gone back into nothing has failed yet
+            if handling and not (back or handler):
+                self._keep(row, run_id)
+                continue
+            copy = self._copy(row, run_id)
+            self._made.append(copy)
+            open_count += copy["status"] not in STEP_ENDED
         return open_count
+
+    def _goes_back(self, container: Row) -> bool:
+        """Whether the fork begins in the body of a step whose failure had been handled since."""
+        begins = self._way.get(container["key"])
+        return begins is not None and not self._is_handler(container, begins)
+
+    def _is_handler(self, container: Row, key: str) -> bool:
+        handlers = self._graph.step(container["key"]).branches.get("on_error", ())
+        return self._rows[key]["type"] not in PARTS and self._graph.step(key).id in {step.id for step in handlers}
+
+    def _body(self, container: Row) -> str | None:
+        """The branch that an if or a switch had chosen before its failure was handled; None for other containers."""
+        begins = self._way[container["key"]]
+        if self._rows[begins]["type"] in PARTS:
+            return None
+        branches = self._graph.step(container["key"]).branches
+        inner = self._graph.step(begins).id
+        return next(name for name, steps in branches.items() if any(step.id == inner for step in steps))
+
+    def _keep(self, row: Row, run_id: str) -> None:
+        """Copies a row that is over for good as it is, with all inside it: nothing of that starts over, cancelled or not."""
+        copy = {name: row[name] for name in STEP_COLUMNS} | {"id": new_id(), "run_id": run_id, "worker_id": None}
+        self._made.append(copy)
+        for inner in self._inside.get(row["key"], ()):
+            self._keep(inner, run_id)
 
     def _copy(self, row: Row, run_id: str) -> Row:
         new = {name: row[name] for name in STEP_COLUMNS} | {"id": new_id(), "run_id": run_id, "worker_id": None}
@@ -196,7 +235,8 @@ class _Copies:
             return self._fresh(new)
         if row["key"] in self._around or row["status"] not in STEP_ENDED or row["status"] == StepStatus.CANCELLED.value:
             return self._reopened(new, run_id)
-        self._copy_list(row["key"], run_id)
+        for inner in self._inside.get(row["key"], ()):
+            self._keep(inner, run_id)
         return new
 
     def _unfinished(self, row: Row) -> bool:
@@ -234,10 +274,18 @@ class _Copies:
         elif self._asked_again is not None and new["key"] == self._asked_again["parent_key"]:
             started = None
         open_inside = self._copy_list(new["key"], run_id)
-        if new["type"] == "foreach" and new["size"] is not None:
-            made = len(self._inside.get(new["key"], ()))
+        handles = _handles(new) and not self._goes_back(new)
+        if _handles(new) and not handles:
+            new["branch"] = self._body(new)
+        if new["type"] == "foreach" and new["size"] is not None and not handles:
+            made = len([row for row in self._inside.get(new["key"], ()) if row["type"] == ITEM])
             open_inside += max(0, new["size"] - made)
         limit = limit_of(self._graph.step(new["key"]), new["type"], self._now)
+        lost = (
+            "output_json",
+            "output_digest",
+            *(() if handles else ("error_class", "error_message")),
+        )  # an error that steps handle stays
         return new | {
             "status": StepStatus.WAITING.value,
             "waits_for": CHILDREN,
@@ -245,5 +293,5 @@ class _Copies:
             "progress": started,
             "due_us": limit,
             "finished_us": None,
-            **dict.fromkeys(("output_json", "output_digest", "error_class", "error_message")),
+            **dict.fromkeys(lost),
         }
