@@ -210,8 +210,7 @@ class _Copies:
         return begins is not None and not self._is_handler(container, begins)
 
     def _is_handler(self, container: Row, key: str) -> bool:
-        handlers = self._graph.step(container["key"]).branches.get("on_error", ())
-        return self._rows[key]["type"] not in PARTS and self._graph.step(key).id in {step.id for step in handlers}
+        return self._graph.is_handler(container["key"], key, self._rows[key]["type"])
 
     def _body(self, container: Row) -> str | None:
         """The branch that an if or a switch had chosen before its failure was handled; None for other containers."""

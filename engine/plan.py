@@ -67,6 +67,11 @@ class Graph:
             for need in step.needs:
                 self._dependents.setdefault(prefix + need, []).append(step.id)
 
+    def is_handler(self, container_key: str, key: str, kind: str) -> bool:
+        """Whether a row right inside a container is a step of its `on_error`, and not of what that handles."""
+        handlers = self.step(container_key).branches.get("on_error", ())
+        return kind not in PARTS and any(step.id == self.step(key).id for step in handlers)
+
     def step(self, key: str) -> Step:
         """The step of that key; of a part's key, the container; inside an agent, what it stands for. Raises: KeyError."""
         path = path_of(key)

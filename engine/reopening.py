@@ -3,6 +3,8 @@
 A `workflow` step goes on in the run that it had started, from where that one failed, so that nothing is paid for twice.
 """
 
+from collections.abc import Sequence
+
 from engine.catalogue import Catalogue
 from engine.errors import Conflict
 from engine.places import enter_line
@@ -83,12 +85,19 @@ class _Reopened:
             self.count += 1
             if row["waits_for"] == CHILDREN or row["branch"] is not None:
                 self._wait(row, CHILDREN)
-                pending += inside.get(row["key"], ())
+                pending += self._goes_on_inside(row, inside.get(row["key"], ()))
                 self.containers.append(row)
             elif row["waits_for"] == CHILD_RUN and self._goes_on_below(row):
                 self._wait(row, CHILD_RUN)
             else:
                 self._begin(row)
+
+    def _goes_on_inside(self, row: Row, inner: Sequence[Row]) -> Sequence[Row]:
+        """Where a failure was being handled, the handlers alone: what they handle is over."""
+        if row["branch"] != "on_error" or row["type"] in PARTS:
+            return inner
+        graph = self._transition.graph
+        return [each for each in inner if graph.is_handler(row["key"], each["key"], each["type"])]
 
     def _wait(self, row: Row, waits_for: str) -> None:
         transition = self._transition

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 from engine_hand import CHAIN, ONE_STEP, PARALLEL, SECOND, Hand, at_once, opened, settled
+from engine_play import outcome_of
 
 from engine import control, sweeper
 from engine.errors import Conflict, NotFound
@@ -269,3 +270,30 @@ def test_cancel_and_completion_at_once_end_the_run_once(database_url: str) -> No
             assert one.run(run_id)["status"] == ends[0].removeprefix("run.")
             assert one.run(run_id)["open_steps"] == 0
             assert [event["seq"] for event in one.events(run_id)] == list(range(1, len(one.events(run_id)) + 1))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "type: parallel, branches: {left: [{id: bad, type: set, value: 1}, {id: more, type: set, value: 1}], right: [{id: r, type: set, value: 1}]}",
+        "type: if, condition: 'true', then: [{id: bad, type: set, value: 1}, {id: more, type: set, value: 1}]",
+        "type: foreach, items: [0, 1], concurrency: 1, steps: [{id: bad, type: set, value: 1}, {id: more, type: set, value: 1}]",
+    ],
+)
+def test_a_retry_within_a_handler_leaves_alone_what_it_handles(hand: Hand, body: str) -> None:
+    handlers = "{steps: [{id: h1, type: set, value: 1}, {id: h2, type: set, value: 1}]}"
+    run_id = hand.start(f"name: handled\nsteps:\n  - {{id: c, {body}, on_error: {handlers}}}\n")
+    while "h2" not in hand.statuses(run_id):
+        key = next(key for key, status in hand.statuses(run_id).items() if status == "ready" and key != "c.right.r")
+        played(hand, run_id, key, fails="bad")
+    played(hand, run_id, "h1")
+    played(hand, run_id, "h2", fails="h2")
+    assert hand.run(run_id)["status"] == "failed"
+    assert hand.retry(run_id) == [hand.step(run_id, "h2")["id"]]
+    played(hand, run_id, "h2")
+    assert (hand.run(run_id)["status"], hand.run(run_id)["open_steps"]) == ("succeeded", 0)
+
+
+def played(hand: Hand, run_id: str, key: str, fails: str = "-") -> None:
+    held = hand.claim(run_id, key)
+    hand.complete(held, WRONG if key.endswith(fails) else outcome_of(held))
