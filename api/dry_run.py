@@ -4,6 +4,7 @@ The lower end: every call answers with a single token, and what is not known is 
 `max_tokens` allows, from the dearest of a step's targets. Retries are in neither. Nothing is stored and no model is asked.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,8 +13,9 @@ from typing import Any
 from api.services import Services
 from engine.agent_steps import AGENT, max_turns
 from engine.definition import Definition, Step
-from engine.dry_run import ASSUMED_ITEMS, Foreseen, foresee
+from engine.dry_run import ASSUMED_ITEMS, MOST_ITEMS, foresee
 from engine.errors import AIGatewayError
+from engine.foreseen import Foreseen
 from engine.inputs import check_inputs
 from engine.money import to_picousd, to_usd
 from engine.values import is_list
@@ -21,7 +23,8 @@ from providers.routing import Candidate
 from providers.usage import estimate_prompt_tokens
 
 DEFAULT_MAX_TOKENS = 4096  # of an llm step (contract §4)
-ASSUMED_RESULT_TOKENS = 4_000  # of a tool, a request or another workflow
+ASSUMED_RESULT_TOKENS = 4_000  # of a tool, a request or another workflow; of all that an agent calls in one turn
+_INDEX_TOKENS = 6  # the largest number of an item
 _ASKS = ("llm", AGENT)
 _CALLS = ("mcp_tool", "http", "workflow", "wait")
 
@@ -43,15 +46,71 @@ class _Range:
         return {"low": to_usd(self.low), "high": to_usd(self.high)}
 
 
+def _sum(costs: Iterable[_Range]) -> _Range:
+    """All of them together; not known where one is not."""
+    low, high = 0, 0
+    for cost in costs:
+        if cost.low is None or cost.high is None:
+            return _Range(None, None)
+        low, high = low + cost.low, high + cost.high
+    return _Range(low, high)
+
+
+class _Estimate:
+    """What questions to models cost. `sizes` are the tokens that the results of steps have at most, by path."""
+
+    def __init__(self, services: Services, sizes: Mapping[str, int]) -> None:
+        self._services = services
+        self._sizes = sizes
+        self._routes: dict[str, tuple[tuple[Candidate, ...], str | None]] = {}
+
+    async def candidates(self, model: object) -> tuple[tuple[Candidate, ...], str | None]:
+        """A model's targets, or why there are none; neither where its name is not known yet."""
+        if not isinstance(model, str) or "${" in model:
+            return (), None
+        if model not in self._routes:
+            try:
+                self._routes[model] = (await self._services.router.resolve(model)).candidates, None
+            except AIGatewayError as error:
+                self._routes[model] = (), error.message
+        return self._routes[model]
+
+    def prompt(self, case: Foreseen) -> tuple[int, int]:
+        """Tokens of the prompt, at least and at most."""
+        counted = estimate_prompt_tokens(_body(case.fields))
+        unknown = sum(self._sizes.get(path, ASSUMED_RESULT_TOKENS) for path in case.unknown)
+        return counted // 2, counted * 3 // 2 + unknown
+
+    async def cost(self, case: Foreseen) -> _Range:
+        """Of one case, for all its times."""
+        candidates, _ = await self.candidates(case.fields["model"])
+        (prompt, most), limit = self.prompt(case), _max_tokens(case.fields)
+        turns = max_turns(case.step) if case.step.type == AGENT else 1
+        most += (limit + ASSUMED_RESULT_TOKENS) * (turns - 1)
+        prices = self._services.prices
+        lows = [prices.worst_case(one.provider.config, one.model, prompt, 1) for one in candidates]
+        highs = [prices.worst_case(one.provider.config, one.model, most, limit) for one in candidates]
+        known_lows = [low for low in lows if low is not None]
+        known_highs = [high for high in highs if high is not None]
+        if not candidates or len(known_highs) < len(highs):
+            return _Range(None, None)
+        high = max(known_highs) * turns
+        cap = case.fields.get("max_cost_usd")
+        if cap is not None:
+            high = min(high, to_picousd(Decimal(repr(cap))))
+        return _Range(min(min(known_lows), high) * case.times.low, high * case.times.high)
+
+
 async def dry_run(services: Services, definition: Definition, value: Any, budget_picousd: int | None) -> dict[str, Any]:
     """The answer to a dry run. Raises: UserError for a wrong input."""
     checked = check_inputs(definition, value)
-    foreseen = foresee(definition, checked)
-    sizes = {entry.step.path: _result_tokens(entry) for entry in foreseen}
+    foreseen = await asyncio.to_thread(foresee, definition, checked)
+    sizes = {entry.step.path: _result_tokens(entry) for entry in foreseen} | {"index": _INDEX_TOKENS}
     steps: list[dict[str, Any]] = []
     total, unknown = _Range(0, 0), 0
+    estimate = _Estimate(services, sizes)
     for entry in foreseen:
-        view, cost = await _step(services, entry, sizes)
+        view, cost = await _step(estimate, entry)
         steps.append(view)
         total = total.plus(cost)
         unknown += cost.high is None
@@ -69,7 +128,7 @@ async def dry_run(services: Services, definition: Definition, value: Any, budget
     }
 
 
-async def _step(services: Services, entry: Foreseen, sizes: Mapping[str, int]) -> tuple[dict[str, Any], _Range]:
+async def _step(estimate: _Estimate, entry: Foreseen) -> tuple[dict[str, Any], _Range]:
     step = entry.step
     view: dict[str, Any] = {
         "id": step.path,
@@ -80,20 +139,18 @@ async def _step(services: Services, entry: Foreseen, sizes: Mapping[str, int]) -
     }
     if step.type not in _ASKS:
         return view | _told(entry), _Range(0, 0)
-    body = _body(entry.fields)
-    candidates, problem = await _candidates(services, entry.fields["model"])
-    counted = estimate_prompt_tokens(body)
-    prompt = counted // 2
-    most = counted * 3 // 2 + sum(sizes.get(path, ASSUMED_RESULT_TOKENS) for path in entry.unknown)
-    limit = _max_tokens(entry.fields)
-    cost = _cost(services, entry, candidates, (prompt, most, limit))
+    body, limit = _body(entry.fields), _max_tokens(entry.fields)
+    candidates, problem = await estimate.candidates(entry.fields["model"])
+    running = [case for case in entry.cases if case.times.high]
+    cost = _sum([await estimate.cost(case) for case in running])
+    prompts = [estimate.prompt(case) for case in running or [entry]]
     return {
         **view,
         "mistake": entry.mistake or problem,
         "model": entry.fields["model"],
         "targets": [f"{one.provider.config.name}/{one.model}" for one in candidates],
         "messages": body["messages"],
-        "prompt_tokens": {"low": prompt, "high": most},
+        "prompt_tokens": {"low": min(low for low, _ in prompts), "high": max(high for _, high in prompts)},
         "max_tokens": limit,
         "cost_usd": cost.view(),
     }, cost
@@ -139,34 +196,6 @@ def _content(fields: Mapping[str, Any]) -> Any:
     return [{"type": "text", "text": fields["prompt"]}, *pictures]
 
 
-async def _candidates(services: Services, model: object) -> tuple[tuple[Candidate, ...], str | None]:
-    if not isinstance(model, str) or "${" in model:
-        return (), None
-    try:
-        return (await services.router.resolve(model)).candidates, None
-    except AIGatewayError as error:
-        return (), error.message
-
-
-def _cost(
-    services: Services, entry: Foreseen, candidates: tuple[Candidate, ...], tokens: tuple[int, int, int]
-) -> _Range:
-    prompt, most, limit = tokens
-    prices = services.prices
-    turns = max_turns(entry.step) if entry.step.type == AGENT else 1
-    lows = [prices.worst_case(one.provider.config, one.model, prompt, 1) for one in candidates]
-    highs = [prices.worst_case(one.provider.config, one.model, most + limit * (turns - 1), limit) for one in candidates]
-    known_lows = [low for low in lows if low is not None]
-    known_highs = [high for high in highs if high is not None]
-    if not candidates or len(known_highs) < len(highs):
-        return _Range(0, 0) if entry.times.high == 0 else _Range(None, None)
-    high = max(known_highs) * turns
-    cap = entry.fields.get("max_cost_usd")
-    if cap is not None:
-        high = min(high, to_picousd(Decimal(repr(cap))))
-    return _Range(min(min(known_lows), high) * entry.times.low, high * entry.times.high)
-
-
 def _max_tokens(fields: Mapping[str, Any]) -> int:
     limit = fields.get("max_tokens", DEFAULT_MAX_TOKENS)
     return limit if isinstance(limit, int) else DEFAULT_MAX_TOKENS
@@ -179,8 +208,11 @@ def _result_tokens(entry: Foreseen) -> int:
     if entry.step.type in _CALLS:
         return ASSUMED_RESULT_TOKENS
     inner = [_longest(steps) for steps in entry.step.branches.values()]
-    if entry.step.type in ("foreach", "while"):
-        return max(inner, default=0) * ASSUMED_ITEMS
+    if entry.step.type == "foreach":
+        items = [case.fields["items"] for case in entry.cases]
+        return max(inner, default=0) * max(len(each) if is_list(each) else ASSUMED_ITEMS for each in items)
+    if entry.step.type == "while":
+        return max(inner, default=0) * (entry.step.fields["max_iterations"] if "collect" in entry.step.fields else 1)
     return sum(inner) if entry.step.type == "parallel" else max(inner, default=0)
 
 
@@ -198,5 +230,9 @@ def _assumptions(foreseen: list[Foreseen]) -> Iterable[str]:
         yield f"the result of a tool, a request or another workflow has at most {ASSUMED_RESULT_TOKENS} tokens"
     if any(entry.assumed for entry in foreseen):
         yield f"a list that is not known yet has at most {ASSUMED_ITEMS} items"
+    if any(entry.sampled for entry in foreseen):
+        yield f"of a list of more than {MOST_ITEMS} items, or with many steps for each, some items stand for all"
+    if any(entry.step.type == AGENT for entry in foreseen):
+        yield f"what an agent calls in one turn gives at most {ASSUMED_RESULT_TOKENS} tokens; its tools' descriptions are not counted"
     if any(entry.step.type == "workflow" for entry in foreseen):
         yield "what other workflows cost is not counted"

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from engine.dry_run import ASSUMED_ITEMS, Foreseen, Times, foresee
+from engine.dry_run import ASSUMED_ITEMS, MOST_ITEMS, foresee
+from engine.foreseen import Foreseen, Times
 from engine.inputs import check_inputs
 from engine.loader import load
 
@@ -85,3 +86,63 @@ def test_an_expression_that_will_fail_is_told_before_it_does(steps: str, path: s
 
 def test_a_list_of_no_items_asks_nothing() -> None:
     assert entries({"items": []})["each.one"].times == Times(0, 0)
+
+
+def of_one(steps: str, value: dict[str, Any] | None = None) -> dict[str, Foreseen]:
+    return entries(value or {}, f"{{name: n, steps: [{steps}]}}")
+
+
+def test_each_item_is_thought_through_and_not_the_first_for_all() -> None:
+    ask = "{id: ask, type: llm, model: m, if: k == 'x', prompt: 'Say ${item.text}'}"
+    pick = "{id: pick, type: set, value: '${item.kind}', output: k}"
+    rows = [{"kind": "y"}, {"kind": "x", "text": "short"}, {"kind": "x", "text": "longer"}]
+    found = of_one(f"{{id: each, type: foreach, items: '${{input.rows}}', steps: [{pick}, {ask}]}}", {"rows": rows})
+    asked = found["each.ask"]
+    assert asked.times == Times(2, 2) and asked.fields["prompt"] == "Say short" and asked.mistake is None
+    assert [(case.times.high, case.fields["prompt"]) for case in asked.cases][1:] == [
+        (1, "Say short"),
+        (1, "Say longer"),
+    ]
+    assert found["each.pick"].times == Times(3, 3)
+
+
+def test_lists_inside_lists_and_very_long_ones_count_every_item() -> None:
+    inner = "{id: inner, type: foreach, items: '${item}', steps: [{id: ask, type: llm, model: m, prompt: '${item}'}]}"
+    outer = f"{{id: outer, type: foreach, items: '${{input.lists}}', steps: [{inner}]}}"
+    assert of_one(outer, {"lists": [[1, 2], [], [3]]})["outer.inner.ask"].times == Times(3, 3)
+    long = of_one(outer, {"lists": [[1, 2, 3]] * 1_001})["outer.inner.ask"]
+    assert long.times == Times(3_003, 3_003) and long.sampled and len(long.cases) <= MOST_ITEMS
+    assert not of_one(outer, {"lists": [[1]]})["outer.inner.ask"].sampled
+
+
+def test_the_number_of_an_iteration_is_not_known() -> None:
+    later = "{id: later, type: llm, model: m, if: index > 0, prompt: 'again ${index}'}"
+    found = of_one(f"{{id: w, type: while, condition: index < 3, max_iterations: 5, steps: [{later}]}}")["w.later"]
+    assert found.times == Times(0, 5) and found.unknown == {"index"} and found.mistake is None
+
+
+def test_a_default_does_not_answer_for_what_is_not_known_yet() -> None:
+    ask = "{id: ask, type: llm, model: m, prompt: x, output: said}"
+    guarded = "{id: then, type: llm, model: m, prompt: x, if: \"said | default('no') == 'yes'\"}"
+    assert of_one(f"{ask}, {guarded}")["then"].times == Times(0, 1)
+    mapped = "{id: v, type: set, value: \"${said | default('no')}\", output: v}"
+    assert (
+        of_one(f"{ask}, {mapped}, {{id: then, type: llm, model: m, prompt: x, if: v == 'yes'}}")["then"].times.high == 1
+    )
+
+
+def test_what_may_have_been_set_is_not_taken_for_null_nor_for_its_value() -> None:
+    ask = "{id: ask, type: llm, model: m, prompt: x, output: said}"
+    perhaps = "{id: p, type: if, condition: said == 'a', then: [{id: s, type: set, value: 1, output: v}]}"
+    guarded = "{id: then, type: llm, model: m, prompt: x, if: v == 1}, {id: other, type: llm, model: m, prompt: x, if: v == none}"
+    found = of_one(f"{ask}, {perhaps}, {guarded}")
+    assert found["then"].times == found["other"].times == Times(0, 1)
+    found = of_one(f"{ask}, {{id: s, type: set, if: said == 'a', value: 1, output: v}}, {guarded}")
+    assert found["then"].times == found["other"].times == Times(0, 1)
+
+
+def test_handlers_of_failures_read_errors_that_are_not_there_yet() -> None:
+    saved = "{id: s, type: set, value: '${1 / input.n}', on_error: {steps: [{id: h, type: set, value: '${steps.s.error.class}'}]}}"
+    text = f"{{name: n, steps: [{saved}], on_failure: [{{id: t, type: set, value: '${{run.error.step}} in ${{run.id}}'}}]}}"
+    found = entries({"n": 1}, text)
+    assert not any(entry.mistake for entry in found.values()) and found["t"].unknown == {"run.error"}
