@@ -144,9 +144,10 @@ def _print_output(output: Any) -> None:
 
 
 def _why(ended: dict[str, Any]) -> str:
-    from aigateway.timeline import printable
+    from aigateway.timeline import money, printable
 
     error: dict[str, Any] = ended.get("error") or {}
     where = f" at step {error['step']}" if error.get("step") else ""
     reason = f": {error['message']}" if error.get("message") else ""
-    return printable(f"aigateway: run {ended['id']} {ended['status']}{where}{reason}")
+    paid = f" ({money(ended['cost_usd'])} paid so far)" if ended.get("cost_usd") else ""
+    return printable(f"aigateway: run {ended['id']} {ended['status']}{where}{reason}{paid}")

@@ -133,6 +133,19 @@ def test_what_is_no_list_fails_the_foreach(hand: Hand, items: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("{id: s, type: foreach, items: '${input.x}', steps: [{id: a, type: set, value: 1}]}", "${input.x}: items has to be a list, not text"),
+        ("{id: s, type: sleep, duration: '${input.x}'}", "${input.x}: duration, here text: not a duration"),
+        ("{id: s, type: wait, signal: '${input.x}'}", "${input.x}: a signal's name has"),
+    ],
+)  # fmt: skip
+def test_a_value_that_does_not_fit_names_its_expression(hand: Hand, step: str, message: str) -> None:
+    view = play(hand, hand.start(f"{{name: n, steps: [{step}]}}", {"x": "some words"}))
+    assert view["error"]["step"] == "s" and view["error"]["message"].startswith(message)
+
+
+@pytest.mark.parametrize(
     ("policy", "status", "output"),
     [
         ("on_item_error: continue", "succeeded", [4, None, 2]),

@@ -43,11 +43,14 @@ class ForeachExecutor:
 
     async def execute(self, job: Job) -> Outcome:
         """Raises: ExpressionError; UserError where there is no list, or too long a one."""
-        items: Any = render(job.step.fields["items"], job.scope)
+        written: Any = job.step.fields["items"]
+        items: Any = render(written, job.scope)
         if not is_list(items):
-            raise UserError("invalid_value", f"items has to be a list, not {type_name(items)}")
+            raise UserError("invalid_value", f"{_told(written)}items has to be a list, not {type_name(items)}")
         if len(items) > MAX_ITEMS:
-            raise UserError("invalid_value", f"items may hold at most {MAX_ITEMS} entries, it holds {len(items)}")
+            raise UserError(
+                "invalid_value", f"{_told(written)}items may hold at most {MAX_ITEMS} entries, it holds {len(items)}"
+            )
         return Opened(list(items))
 
 
@@ -72,7 +75,8 @@ class SleepExecutor:
                 return Sleeping(seconds=parse_duration(value))
             return Sleeping(until_us=parse_instant_us(value if isinstance(value, str) else ""))
         except ValueError as error:
-            raise UserError("invalid_value", f"{name}: {error}") from error
+            message = f"{_told(fields[name])}{name}, here {type_name(value)}: {error}"
+            raise UserError("invalid_value", message) from error
 
 
 class WaitExecutor:
@@ -80,9 +84,11 @@ class WaitExecutor:
 
     async def execute(self, job: Job) -> Outcome:
         """Raises: ExpressionError; UserError for what is no signal's name."""
-        name = to_text(render(job.step.fields["signal"], job.scope), Bounds())
+        written = job.step.fields["signal"]
+        name = to_text(render(written, job.scope), Bounds())
         if not re.fullmatch(SIGNAL_PATTERN, name):
-            raise UserError("invalid_value", "a signal's name has 1 to 100 characters of a-z, A-Z, 0-9, _, . and -")
+            message = f"{_told(written)}a signal's name has 1 to 100 characters of a-z, A-Z, 0-9, _, . and -"
+            raise UserError("invalid_value", message)
         return Listening(name)
 
 
@@ -92,6 +98,11 @@ class WorkflowExecutor:
     async def execute(self, job: Job) -> Outcome:
         """Raises: ExpressionError."""
         return Calling(job.step.fields["workflow"], render(dict(job.step.fields.get("input", {})), job.scope))
+
+
+def _told(written: Any) -> str:
+    """The expression that gave a value, in front of what is wrong with it."""
+    return f"{written[:200]}: " if isinstance(written, str) and "${" in written else ""
 
 
 def flow_executors() -> dict[str, StepExecutor]:

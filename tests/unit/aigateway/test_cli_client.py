@@ -190,7 +190,7 @@ def test_a_failed_run_is_exit_1_and_one_line(tmp_path: Path) -> None:
     gateway.runs = [FAILED]
     code, out, err = aigateway(gateway, "run", "research", cwd=tmp_path)
     assert (code, out) == (1, "")
-    assert err == "aigateway: run r1 failed at step report: no money\n"
+    assert err == "aigateway: run r1 failed at step report: no money ($0.0123 paid so far)\n"
 
 
 def test_ctrl_c_detaches(tmp_path: Path) -> None:
