@@ -103,6 +103,11 @@ def _mistake(found: Any) -> Mistake:
     if found["type"] == "json_invalid":
         reason = found.get("ctx", {}).get("error", found["msg"])
         return Mistake(f"the body is no JSON: {reason}")
+    if tuple(found["loc"]) == ("body",) and found["type"] == "model_attributes_type":
+        unread = isinstance(found["input"], bytes)
+        return Mistake(
+            f"the body has to be a JSON object{', sent as content-type: application/json' if unread else ''}"
+        )
     return Mistake(str(found["msg"]), _path(place) or None)
 
 

@@ -304,6 +304,12 @@ def test_bad_submissions_leave_nothing(up: Gateway, path: str, body: dict[str, A
     assert newest_run(up) == before
 
 
+def test_a_body_without_its_content_type_is_told_so(up: Gateway) -> None:
+    unread = up.http.post("/v1/runs", content=b'{"workflow": "double"}', headers={"content-type": "text/plain"})
+    assert "content-type: application/json" in error_of(unread, 400)["message"]
+    assert error_of(up.http.post("/v1/runs", json=[1]), 400)["message"] == "the body has to be a JSON object"
+
+
 def test_bad_yaml_names_every_mistake_with_its_place(up: Gateway) -> None:
     text = "name: bad\nsteps:\n  - id: a\n    type: lllm\n    prompt: x\n  - id: b\n    type: set\n    value: ${steps.c.output}\n"
     error = error_of(up.http.put("/v1/workflows/bad", content=text), 400)
