@@ -174,7 +174,10 @@ class Evaluation:
         if op in ("in", "notin"):
             return self._within(left, right) == (op == "in")
         sign, compare = _ORDER[op]
-        if (is_number(left) and is_number(right)) or (isinstance(left, str) and isinstance(right, str)):
+        if isinstance(left, str) and isinstance(right, str):
+            self.bounds.handle(min(left, right, key=len))
+            return compare(left, right)
+        if is_number(left) and is_number(right):
             return compare(left, right)
         raise Trouble(f"{sign} cannot compare {type_name(left)} and {type_name(right)}")
 
@@ -183,6 +186,8 @@ class Evaluation:
         if (is_list(left) and is_list(right)) or (is_object(left) and is_object(right)):
             measure(left, self.bounds)
             return equal(left, right)
+        if isinstance(left, str) and isinstance(right, str):
+            self.bounds.handle(min(left, right, key=len))
         return isinstance(left, bool) == isinstance(right, bool) and left == right
 
     def _within(self, item: Any, container: Any) -> bool:

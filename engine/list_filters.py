@@ -44,33 +44,35 @@ def _sum(bounds: Bounds, value: Any, attribute: str | None = None, start: float 
     return total
 
 
-def _comparable(items: Sequence[Any], name: str) -> None:
+def _comparable(bounds: Bounds, items: Sequence[Any], name: str) -> None:
+    for item in items:
+        bounds.handle(item)  # texts may be long and alike nearly to their ends
     kinds = {type_name(item) for item in items}
     if kinds - {"number"} and kinds - {"text"}:
         raise Trouble(f"{name} needs numbers alone or texts alone, not {' and '.join(sorted(kinds))}")
 
 
-def _extreme(choose: Callable[..., Any], value: Any, attribute: str | None, name: str) -> Any:
+def _extreme(bounds: Bounds, choose: Callable[..., Any], value: Any, attribute: str | None, name: str) -> Any:
     items = list_of(value, name)
     if not items:
         raise Missing(f"{name} finds nothing: the list is empty")
     keys = pick(items, attribute, name)
-    _comparable(keys, name)
+    _comparable(bounds, keys, name)
     return items[choose(range(len(items)), key=keys.__getitem__)]
 
 
 def _min(bounds: Bounds, value: Any, attribute: str | None = None) -> Any:
-    return _extreme(min, value, attribute, "min")
+    return _extreme(bounds, min, value, attribute, "min")
 
 
 def _max(bounds: Bounds, value: Any, attribute: str | None = None) -> Any:
-    return _extreme(max, value, attribute, "max")
+    return _extreme(bounds, max, value, attribute, "max")
 
 
 def _sort(bounds: Bounds, value: Any, reverse: bool = False, attribute: str | None = None) -> list[Any]:
     items = list_of(value, "sort")
     keys = pick(items, attribute, "sort")
-    _comparable(keys, "sort")
+    _comparable(bounds, keys, "sort")
     bounds.spend(len(items))
     return [items[index] for index in sorted(range(len(items)), key=keys.__getitem__, reverse=bool(reverse))]
 

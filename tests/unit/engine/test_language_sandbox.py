@@ -76,3 +76,21 @@ def test_what_is_wrong_whatever_the_scope_holds_is_refused_when_it_is_stored() -
         with pytest.raises(UserError) as caught:
             load_data({"name": "w", "steps": [{"id": "a", "type": "set", "value": f"${{{expression}}}"}]})
         assert caught.value.code == "invalid_workflow" and caught.value.details[0].path == "steps[0].value"
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "input.a in many",
+        "many | sort | length",
+        "many | min | length",
+        "many | max | length",
+        "[" + ", ".join(["many[0] < input.a"] * 100) + "] | length",
+    ],
+)
+def test_comparing_long_texts_is_paid_for(expression: str) -> None:
+    texts = ["x" * 2_000_000 + end for end in "abb"]
+    many = [texts[1], texts[2]] * 1_000  # the same few objects, alike to the last character
+    with pytest.raises(ExpressionError, match="too much work"):
+        evaluate(expression, {"input": {"a": "x" * 2_000_000 + "c"}, "many": many})
+    assert evaluate("a == b or a < b", {"a": texts[0], "b": texts[1]})
