@@ -13,6 +13,16 @@ JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string
 _REFUSED = ("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor")
 _DATA = ("const", "enum", "default", "examples")
 _BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+_SAME_VALUE = (
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "dependentSchemas",
+)  # hold schemas for the value itself
 _LONGEST = 200
 
 
@@ -26,6 +36,9 @@ def schema_mistake(schema: Mapping[str, Any]) -> tuple[str, str, str | None] | N
             return path, message, None
     try:
         Draft202012Validator.check_schema(schema)
+        seen: dict[int, bool] = {}
+        if any(_goes_in_circles(schema, inner, seen) for inner in _schemas(schema)):
+            return "", "a $ref leads back to itself without going deeper into the value", None
     except SchemaError as error:
         return _explained(error.absolute_path, error.instance, error.message)
     except RecursionError:
@@ -95,9 +108,53 @@ def _keyword_mistake(schema: Mapping[str, Any], keyword: str, value: Any) -> str
     return None
 
 
-def _resolves(schema: Any, reference: Any) -> bool:
-    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+def _goes_in_circles(root: Any, schema: Any, seen: dict[int, bool]) -> bool:
+    """Whether a check of one value would never end. `seen` holds what was gone into, with whether it is over."""
+    if isinstance(schema, list):
+        return any(_goes_in_circles(root, item, seen) for item in cast(list[Any], schema))
+    if not isinstance(schema, Mapping):
         return False
+    known = cast(Mapping[str, Any], schema)
+    if id(known) in seen:
+        return not seen[id(known)]
+    seen[id(known)] = False
+    for keyword, value in known.items():
+        if keyword == "$ref":
+            found = _goes_in_circles(root, _target(root, value), seen)
+        elif keyword == "dependentSchemas":
+            found = any(_goes_in_circles(root, inner, seen) for inner in value.values())
+        else:
+            found = keyword in _SAME_VALUE and _goes_in_circles(root, value, seen)
+        if found:
+            return True
+    seen[id(known)] = True
+    return False
+
+
+def _schemas(schema: Any) -> Iterator[Any]:
+    """It and all inside it, known by their keywords; what is data there is left out."""
+    yield schema
+    if isinstance(schema, list):
+        for item in cast(list[Any], schema):
+            yield from _schemas(item)
+    if not isinstance(schema, Mapping):
+        return
+    for keyword, value in cast(Mapping[str, Any], schema).items():
+        if keyword in _BY_NAME and isinstance(value, Mapping):
+            for inner in cast(Mapping[str, Any], value).values():
+                yield from _schemas(inner)
+        elif keyword not in _DATA:
+            yield from _schemas(value)
+
+
+def _resolves(schema: Any, reference: Any) -> bool:
+    return isinstance(_target(schema, reference), Mapping | bool)
+
+
+def _target(schema: Any, reference: Any) -> Any:
+    """What a reference leads to; None where it leads nowhere or out of the schema."""
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        return None
     for step in reference[2:].split("/") if len(reference) > 1 else []:
         key = step.replace("~1", "/").replace("~0", "~")
         if isinstance(schema, list) and key.isdecimal() and int(key) < len(cast(list[Any], schema)):
@@ -105,8 +162,8 @@ def _resolves(schema: Any, reference: Any) -> bool:
         elif isinstance(schema, Mapping) and key in schema:
             schema = cast(Mapping[str, Any], schema)[key]
         else:
-            return False
-    return isinstance(schema, Mapping | bool)
+            return None
+    return schema
 
 
 def _path(steps: Any) -> str:

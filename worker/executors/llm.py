@@ -6,14 +6,14 @@ One attempt asks each candidate of the model's name once, in order; trying again
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from engine.errors import UserError
 from engine.expressions import render, render_text
 from engine.keys import AGENT, LLM
 from engine.ports import Failed, Job, Outcome, OverBudget, Succeeded
 from engine.states import ErrorClass
-from engine.values import is_list, type_name
+from engine.values import is_list, is_object, type_name
 from providers.errors import ProviderError
 from providers.failover import Completed, Failover
 from providers.pricing import PriceBook
@@ -123,8 +123,18 @@ def _messages(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> list[Json]
         messages.append({"role": "user", "content": _content(fields, scope)})
     told = fields.get("messages", [])
     if isinstance(told, str):
-        return messages + render(told, scope)
+        return messages + _given(told, render(told, scope))
     return messages + [render(message, scope, blocks=True) for message in told]
+
+
+def _given(written: str, value: Any) -> list[Json]:
+    """Messages that an expression gave. Raises: UserError for what is no list of messages."""
+    if not is_list(value):
+        raise UserError("invalid_value", f"{written[:200]}: messages has to be a list, not {type_name(value)}")
+    for place, message in enumerate(value):
+        if not is_object(message) or not isinstance(message.get("role"), str):
+            raise UserError("invalid_value", f"{written[:200]}: messages[{place}] has to be an object with a role")
+    return [dict(message) for message in value]
 
 
 def _extra(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
@@ -160,12 +170,21 @@ def checked(text: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
     from jsonschema import Draft202012Validator  # noqa: PLC0415 - 10 MB that most steps do not need
 
     try:
-        value = json.loads(_unfenced(text))
+        value = json.loads(_unfenced(text), parse_constant=_refuse_constant)
+        json.dumps(
+            value, ensure_ascii=False, allow_nan=False
+        ).encode()  # no infinite number, no half of a surrogate pair
+        for mistake in Draft202012Validator(schema).iter_errors(value):  # pyright: ignore[reportUnknownMemberType]
+            return None, f"{mistake.json_path}: {mistake.message[:500]}"
+    except RecursionError:
+        return None, "it is nested too deeply"
     except ValueError as error:
         return None, f"it is no JSON ({error})"
-    for mistake in Draft202012Validator(schema).iter_errors(value):  # pyright: ignore[reportUnknownMemberType]
-        return None, f"{mistake.json_path}: {mistake.message[:500]}"
     return value, None
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no JSON number")
 
 
 def _unfenced(text: str) -> str:
