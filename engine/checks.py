@@ -12,7 +12,7 @@ from engine.concurrency_key import check_concurrency
 from engine.definition import Definition, Reads
 from engine.drafts import Draft, Found, Scope
 from engine.json_schemas import schema_mistake, violations
-from engine.keys import LATER_TOP_KEYS, MAX_NAME, TOP_KEYS, WORKFLOW_NAME_PATTERN, Kind
+from engine.keys import LATER_TOP_KEYS, MAX_NAME, NOT_EXTRA, NOT_EXTRA_OF_AGENTS, TOP_KEYS, WORKFLOW_NAME_PATTERN, Kind
 from engine.mistakes import Findings
 from engine.money import to_picousd
 from engine.references import Names, check_outputs, everything, resolve_needs
@@ -41,6 +41,7 @@ def check(root: Node, findings: Findings, *, name: str | None, source: str) -> D
     scope = Scope()
     lists = {key: reader.read(spot.entry(key), scope, None, None) if key in root.entries else [] for key in _TOP_LISTS}
     _check_signals(reader.drafts)
+    _check_extra(reader.drafts)
     output_reads = _resolve(spot, lists, scope, reader.drafts, given.get("inputs"))
     return None if findings.mistakes else _definition(given, lists, output_reads, source)
 
@@ -74,6 +75,15 @@ def _check_signals(drafts: list[Draft]) -> None:
             draft.spot.entry("signal").mistake(
                 f"the signal '{APPROVE}' answers the calls of an agent; name this one otherwise"
             )
+
+
+def _check_extra(drafts: list[Draft]) -> None:
+    """`extra` cannot hold what a step has keys for, nor how the answer comes."""
+    for draft in drafts:
+        given = draft.fields.get("extra") if draft.type in ("llm", AGENT) else None
+        for name in given or ():
+            if name in NOT_EXTRA or (draft.type == AGENT and name in NOT_EXTRA_OF_AGENTS):
+                draft.spot.entry("extra").key_mistake(name, f"extra cannot hold '{name}'")
 
 
 def _resolve(spot: Spot, lists: dict[str, list[Draft]], scope: Scope, drafts: list[Draft], inputs: Any) -> Reads:

@@ -454,6 +454,8 @@ TOP_KEYS: dict[str, Key] = {
     "output": Key(Kind.ANY, "The run's result. Left out: the output of the last step.", Rendering.VALUE),
 }
 
+NOT_EXTRA = frozenset({"messages", "response_format", "stream", "stream_options", *LLM.keys})  # of `extra`
+NOT_EXTRA_OF_AGENTS = frozenset({"tools", "functions"})  # they have their `tools`
 MESSAGE_ROLES = ("system", "developer", "user", "assistant")
 
 LATER_STEP_KEYS = ("concurrency",)

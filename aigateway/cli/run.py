@@ -149,5 +149,7 @@ def _why(ended: dict[str, Any]) -> str:
     error: dict[str, Any] = ended.get("error") or {}
     where = f" at step {error['step']}" if error.get("step") else ""
     reason = f": {error['message']}" if error.get("message") else ""
+    if ended["status"] == "paused" and ended.get("pause_reason") == "budget_exceeded":
+        reason = f": its budget is used up; `aigateway runs resume {ended['id']} --budget USD` with a larger one lets it go on"
     paid = f" ({money(ended['cost_usd'])} paid so far)" if ended.get("cost_usd") else ""
     return printable(f"aigateway: run {ended['id']} {ended['status']}{where}{reason}{paid}")

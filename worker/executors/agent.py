@@ -11,7 +11,7 @@ import orjson
 
 from engine.agent_steps import AGENT, ANY_TOOL, ASK, CALL, split_tool
 from engine.errors import NotFound, UserError
-from engine.keys import MAX_TOOLS
+from engine.keys import MAX_TOOLS, NOT_EXTRA_OF_AGENTS
 from engine.nearest import nearest
 from engine.ports import (
     AskedForTools,
@@ -190,7 +190,7 @@ def _free(wanted: str, used: set[str]) -> str:
 def _body(job: Job, talk: Conversation) -> Json:
     """The whole request. An answer's format is told in words: a model that is held to a format cannot call tools everywhere."""
     body = request_body({name: value for name, value in job.step.fields.items() if name != "schema"}, job.scope)
-    for name in ("tools", "functions"):
+    for name in sorted(NOT_EXTRA_OF_AGENTS):
         if name in body:
             raise UserError("invalid_value", f"extra cannot hold {name}: an agent has its `tools`")
     messages: list[Json] = body["messages"]

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from engine.errors import UserError
 from engine.expressions import render, render_text
-from engine.keys import AGENT, LLM
+from engine.keys import AGENT, LLM, NOT_EXTRA
 from engine.ports import Failed, Job, Outcome, OverBudget, Succeeded
 from engine.states import ErrorClass
 from engine.values import is_list, is_object, type_name
@@ -140,7 +140,7 @@ def _given(written: str, value: Any) -> list[Json]:
 def _extra(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
     """Other fields of the body. What the step has keys for is not among them, nor how the answer comes."""
     given: Any = render(dict(fields.get("extra", {})), scope)
-    taken = sorted({"messages", "response_format", "stream", "stream_options", *LLM.keys} & set(given))
+    taken = sorted(NOT_EXTRA & set(given))
     if taken:
         raise UserError("invalid_value", f"extra cannot hold {', '.join(taken)}")
     return given

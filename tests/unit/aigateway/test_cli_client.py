@@ -193,6 +193,13 @@ def test_a_failed_run_is_exit_1_and_one_line(tmp_path: Path) -> None:
     assert err == "aigateway: run r1 failed at step report: no money ($0.0123 paid so far)\n"
 
 
+def test_a_run_that_its_budget_paused_says_how_it_goes_on(tmp_path: Path) -> None:
+    gateway = Gateway()
+    gateway.runs = [FAILED | {"status": "paused", "error": None, "pause_reason": "budget_exceeded"}]
+    code, _, err = aigateway(gateway, "run", "research", cwd=tmp_path)
+    assert code == 1 and "run r1 paused: its budget is used up; `aigateway runs resume r1 --budget USD`" in err
+
+
 def test_ctrl_c_detaches(tmp_path: Path) -> None:
     gateway = Gateway()
     gateway.runs = [RUN]

@@ -179,6 +179,8 @@ def test_the_other_values_of_a_step() -> None:
         ("{id: a, type: llm, model: m, prompt: x, temperature: '1'}", "a number, not text", None),
         ("{id: a, type: llm, model: m, prompt: x, seed: 1.5}", "a whole number", None),
         ("{id: a, type: llm, model: m, prompt: x, stop: []}", "1 to 16", None),
+        ("{id: a, type: llm, model: m, prompt: x, extra: {stream: true}}", "extra cannot hold 'stream'", None),
+        ("{id: a, type: agent, model: m, prompt: x, tools: [a/b], extra: {tools: []}}", "extra cannot hold 'tools'", None),
         ("{id: a, type: llm, model: m, prompt: x, tools: []}", "no key 'tools'", None),
         ("{id: a, type: llm, model: m, prompt: x, schema: {type: strng}}", "no JSON type 'strng'", "string"),
         ("{id: a, type: llm, model: m, prompt: x, schema: {$ref: 'http://x/y'}}", "has to lead to a place", None),
