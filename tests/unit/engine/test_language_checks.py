@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from engine.agent_steps import agent_key, names_of_calls, turn_of
 from engine.definition import Definition, RetryPolicy
 from engine.errors import Mistake, UserError
-from engine.json_schemas import schema_mistake
 from engine.loader import load, load_data
 from engine.mistakes import describe
 from engine.states import RETRIED_BY_DEFAULT, ErrorClass
@@ -498,16 +497,3 @@ def test_the_names_of_a_turns_calls() -> None:
         "web_search", "model_2", "web_search_2", "call", "x" * 40,
     ]  # fmt: skip
     assert (agent_key("each[3].research[12].model"), turn_of("each[3].research[12].model")) == ("each[3].research", 12)
-
-
-def test_a_schema_may_hold_itself_where_that_goes_deeper_into_the_value() -> None:
-    tree = {
-        "type": "object",
-        "properties": {"kids": {"type": "array", "items": {"$ref": "#"}}, "$ref": {"$ref": "#/$defs/x"}},
-    }
-    linked = {
-        "$defs": {"x": {"anyOf": [{"type": "null"}, {"properties": {"next": {"$ref": "#/$defs/x"}}}]}},
-        "$ref": "#/$defs/x",
-    }
-    for schema in (tree | {"$defs": {"x": {"$ref": "#/$defs/y"}, "y": True}}, linked):
-        assert schema_mistake(schema) is None
