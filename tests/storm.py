@@ -146,8 +146,16 @@ def wait_for_all(up: Gateway, ids: Collection[str]) -> None:
         }
         left -= ended
         moved = time.monotonic() if ended else moved
-        assert time.monotonic() - moved < 3 * LEASE_S + 30, (len(left), up.logs())
+        assert time.monotonic() - moved < 3 * LEASE_S + 30, (len(left), state_of(up, min(left)), up.logs())
         time.sleep(0.2)
+
+
+def state_of(up: Gateway, run_id: str) -> dict[str, Any]:
+    """What a run that does not end looks like."""
+    steps = asked(up, "GET", f"/v1/runs/{run_id}/steps")["data"]
+    events = asked(up, "GET", f"/v1/runs/{run_id}/events")["data"]
+    open_steps = [step for step in steps if step["status"] not in ("succeeded", "failed", "skipped", "cancelled")]
+    return {"run": asked(up, "GET", f"/v1/runs/{run_id}"), "open": open_steps, "events": events[-12:]}
 
 
 def installation(tmp_path: Path, provider: dict[str, Any], redis: RedisServer, url: str) -> Any:

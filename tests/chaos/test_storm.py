@@ -54,8 +54,8 @@ def check(up: Gateway, ids: list[str], upstream: OpenAIUpstream, receiver: Recei
         rows_of_all += check_steps(asked(up, "GET", f"/v1/runs/{run_id}/steps")["data"], upstream, number)
     assert rows_of_all >= upstream.control.count()
     deadline = time.monotonic() + 120
-    while len({headers["webhook-id"] for headers, _ in receiver.got}) < len(ids):
-        assert time.monotonic() < deadline, "webhooks are missing"
+    while (missing := len(ids) - len({headers["webhook-id"] for headers, _ in receiver.got})) > 0:
+        assert time.monotonic() < deadline, f"{missing} webhooks are missing"
         time.sleep(0.2)
 
 
