@@ -230,8 +230,9 @@ def _once(body: bytes) -> Receive:
 
 
 def _canonical(body: bytes) -> bytes:
+    """Equal for bodies that say the same; a body that the route will refuse (no JSON, nested too deeply) is as it came."""
     try:
         value: Any = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return body
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

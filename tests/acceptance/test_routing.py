@@ -243,8 +243,9 @@ def test_a_body_that_is_nested_too_deeply_is_a_bad_request_on_every_route(home: 
                     assert answer.status_code >= 400, (method, url, answer.text)
                 tried += 1
     assert tried > 30
-    for depth, status in ((150, 200), (240, 400)):
+    for depth, status in ((150, 200), (240, 400), (400, 400)):
         nested = f'{{"model": "simulated/echo", "messages": [{{"role": "user", "content": "x", "y": {"[" * depth + "]" * depth}}}]}}'
-        answer = home.http.post("/v1/chat/completions", content=nested)
-        assert answer.status_code == status, answer.text
+        for headers in ({}, {"idempotency-key": f"nested {depth}"}, {"x-aigateway-cache": "1m"}):
+            answer = home.http.post("/v1/chat/completions", content=nested, headers=headers)
+            assert answer.status_code == status, answer.text
     assert "nested too deeply" in answer.json()["error"]["message"]
