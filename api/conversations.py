@@ -27,6 +27,7 @@ from api.asgi import (
 from api.call_headers import failed_headers
 from api.errors import Problem, problem_of
 from api.services import Services
+from api.workflow_inputs import tags_of
 from api.workflow_models import submit_for, workflow_of
 from engine.errors import AIGatewayError
 from engine.ledger import CallScope, Usage
@@ -127,7 +128,7 @@ class ConversationEndpoint:
         if workflow is not None:
             return await submit_for(services, workflow, talk.chat, talk.body, scope)
         route = await services.router.resolve(talk.model)
-        call_scope = CallScope(request_id=state["request_id"], key_id=state.get("key_id"))
+        call_scope = CallScope(request_id=state["request_id"], key_id=state.get("key_id"), tags=tags_of(talk.body))
         live = Live(services, route, talk.request, call_scope, started)
         wish = wish_of(route, scope)
         return live if wish is None else await through_cache(services, wish, talk.question, live)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import StreamingResponse
 
-from api.params import check_cursor, check_limit, instant_us, page
+from api.params import check_cursor, check_limit, instant_us, page, tag_filter
 from api.services import Services
 from engine.errors import NotFound, UserError
 from engine.ledger import CallKind
@@ -77,13 +77,15 @@ class LedgerQuery(BaseModel):
     key: str | None = None
     kind: CallKind | None = None
     status: Literal["started", "succeeded", "failed", "unknown"] | None = None
+    tag: str | None = None
     since: str | None = None
     until: str | None = None
 
     def filters(self) -> dict[str, Any]:
-        """As the store takes them. Raises: UserError for a time that cannot be read."""
+        """As the store takes them. Raises: UserError for a time or a tag that cannot be read."""
         told = self.model_dump(mode="json")
-        return told | {name: instant_us(told[name], name) for name in ("since", "until")}
+        times = {name: instant_us(told[name], name) for name in ("since", "until")}
+        return told | times | {"tag": tag_filter(self.tag)}
 
 
 class LedgerPageQuery(LedgerQuery):
@@ -116,17 +118,17 @@ def _row_routes(router: APIRouter, services: Services) -> None:
 def _sum_routes(router: APIRouter, services: Services) -> None:
     @router.get("/v1/spend", summary="Sums of the ledger by day, model, provider, workflow or key")
     async def sums(  # pyright: ignore[reportUnusedFunction]
-        group_by: str = "day", since: str | None = None, until: str | None = None
+        group_by: str = "day", tag: str | None = None, since: str | None = None, until: str | None = None
     ) -> dict[str, Any]:
-        rows = await _spend(services, _groups(group_by), since, until)
+        rows = await _spend(services, _groups(group_by), tag, since, until)
         return {"object": "list", "data": rows, "next_cursor": None}
 
     @router.get("/v1/spend.csv", summary="The same sums as CSV")
     async def sums_csv(  # pyright: ignore[reportUnusedFunction]
-        group_by: str = "day", since: str | None = None, until: str | None = None
+        group_by: str = "day", tag: str | None = None, since: str | None = None, until: str | None = None
     ) -> StreamingResponse:
         groups = _groups(group_by)
-        rows = await _spend(services, groups, since, until)
+        rows = await _spend(services, groups, tag, since, until)
         columns = (
             *groups,
             "calls",
@@ -157,9 +159,9 @@ def _groups(text: str) -> tuple[str, ...]:
 
 
 async def _spend(
-    services: Services, groups: tuple[str, ...], since: str | None, until: str | None
+    services: Services, groups: tuple[str, ...], tag: str | None, since: str | None, until: str | None
 ) -> list[dict[str, Any]]:
-    filters = {"since": instant_us(since, "since"), "until": instant_us(until, "until")}
+    filters = {"tag": tag_filter(tag), "since": instant_us(since, "since"), "until": instant_us(until, "until")}
     rows = await services.database.read(lambda tx: spend(tx, groups, filters))
     return [_sum_view(row, groups) for row in rows]
 

@@ -49,7 +49,7 @@ def _unfit(name: str, declared: Mapping[str, Any]) -> str:
 
 
 def tags_of(body: Json) -> dict[str, str]:
-    """The request's `metadata` as tags of the run, as far as they fit."""
+    """The request's `metadata` as tags of its calls or its run, as far as they fit."""
     told = as_object(body.get("metadata"))
     return {key: value for key, value in list(told.items())[:MAX_TAGS] if _fits(key, value)}
 

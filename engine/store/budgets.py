@@ -32,8 +32,8 @@ from sqlalchemy import (
 )
 
 from engine.store.database import Row, Tx
-from engine.store.json_text import dumps
 from engine.store.partial_index import UNSETTLED
+from engine.store.requests import TAG_PLACE, tag_text
 from engine.store.statements import Statement, one_of
 from engine.store.tables import alerts, api_keys, budgets, requests
 
@@ -75,9 +75,8 @@ _OPEN_ROWS = (text(UNSETTLED), requests.c.started_us >= bindparam("since"))
 
 def _sums(condition: tuple[Any, ...], in_scope: Mapping[str, ColumnElement[bool]]) -> dict[tuple[str, str], Statement]:
     """By scope and dialect: only a tag is looked for in a text, exactly, as `json_text.dumps` writes it."""
-    has_tag = {"sqlite": func.instr, "postgresql": func.strpos}
     made: dict[tuple[str, str], Statement] = {}
-    for dialect, find in has_tag.items():
+    for dialect, find in TAG_PLACE.items():
         scopes = {**in_scope, "tag": find(requests.c.tags, bindparam("subject")) > 0}
         for scope, matches in scopes.items():
             made[scope, dialect] = Statement(select(_WORST.label("picousd")).where(*condition, matches))
@@ -164,7 +163,7 @@ def _sum(tx: Tx, statements: Mapping[tuple[str, str], Statement], budget: Row, s
     parameters: dict[str, Any] = {"since": since_us}
     if scope == "tag":
         name, _, value = subject.partition(":")
-        parameters["subject"] = dumps({name: value})[1:-1]
+        parameters["subject"] = tag_text(name, value)
     elif scope != "all":
         parameters["subject"] = subject
     row = tx.one(statements[scope, tx.dialect], parameters)

@@ -126,6 +126,15 @@ SPEND_GROUPS: Mapping[str, ColumnElement[Any]] = {
 }
 
 
+# Where a text is found in another, exactly: LIKE would not tell upper from lower case on SQLite.
+TAG_PLACE = {"sqlite": func.instr, "postgresql": func.strpos}
+
+
+def tag_text(key: str, value: str) -> str:
+    """What the `tags` of a row hold exactly where it has that tag."""
+    return dumps({key: value})[1:-1]
+
+
 def open_request(tx: Tx, intent: Intent, worker_id: str) -> None:
     """Write the intent of a call that this process is about to make."""
     tx.point("open_request")
@@ -228,19 +237,21 @@ def requests_of_request(tx: Tx, request_id: str) -> list[Row]:
 
 
 def list_requests(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:
-    """Newest first. Filters: model, provider, workflow, run, request, key, kind, status, since, until (us), before (id)."""
-    query = _filtered(select(requests), filters).order_by(requests.c.id.desc()).limit(limit)
+    """Newest first. Filters: model, provider, workflow, run, request, key, kind, status, tag (key, value), since, until (us),
+    before (id).
+    """
+    query = _filtered(tx, select(requests), filters).order_by(requests.c.id.desc()).limit(limit)
     return tx.all(Statement(query))
 
 
 def spend(tx: Tx, groups: tuple[str, ...], filters: Mapping[str, Any]) -> list[Row]:
     """Sums by the named groups (SPEND_GROUPS); a day is a number of days since 1970 UTC."""
     columns = [SPEND_GROUPS[name].label(name) for name in groups]
-    query = _filtered(select(*columns, *_SUMS), filters).group_by(*columns).order_by(*columns)
+    query = _filtered(tx, select(*columns, *_SUMS), filters).group_by(*columns).order_by(*columns)
     return [_whole(row) for row in tx.all(Statement(query))]
 
 
-def _filtered(query: Select[Any], filters: Mapping[str, Any]) -> Select[Any]:
+def _filtered(tx: Tx, query: Select[Any], filters: Mapping[str, Any]) -> Select[Any]:
     equal = {
         "model": requests.c.model,
         "provider": requests.c.provider,
@@ -254,6 +265,8 @@ def _filtered(query: Select[Any], filters: Mapping[str, Any]) -> Select[Any]:
     for name, column in equal.items():
         if filters.get(name):
             query = query.where(column == filters[name])
+    if filters.get("tag"):
+        query = query.where(TAG_PLACE[tx.dialect](requests.c.tags, tag_text(*filters["tag"])) > 0)
     if filters.get("since") is not None:
         query = query.where(requests.c.started_us >= filters["since"])
     if filters.get("until") is not None:

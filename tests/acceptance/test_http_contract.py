@@ -359,6 +359,36 @@ def test_ledger_queries_and_csv(up: Gateway) -> None:
     error_of(up.http.get("/v1/requests", params={"limit": 0}), 400)
 
 
+def test_a_chat_call_has_its_metadata_as_tags(up: Gateway) -> None:
+    """In the ledger and its queries, and for budgets; what does not fit a tag is none."""
+    say: dict[str, Any] = {"model": "sim/echo", "messages": [{"role": "user", "content": "hi"}]}
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/chat/completions", {**say, "metadata": {"team": "red:1", "number": 5}}),
+        ("/v1/messages", {**say, "max_tokens": 9, "metadata": {"user_id": "ann"}}),
+        ("/v1/responses", {"model": "sim/echo", "input": "hi", "metadata": {"team": "red:1"}}),
+        ("/v1/chat/completions", {**say, "metadata": {"team": "red"}, "stream": True}),
+    ]
+    for path, body in asked:
+        assert up.http.post(path, json=body).status_code == 200
+    for tag, calls in (("team:red:1", 2), ("user_id:ann", 1), ("team:red", 1), ("team:Red", 0), ("number:5", 0)):
+        params = {"tag": tag}
+        rows = up.http.get("/v1/requests", params=params).json()["data"]
+        key, _, value = tag.partition(":")
+        assert [row["tags"][key] for row in rows] == [value] * calls
+        assert len(up.http.get("/v1/requests.csv", params=params).text.splitlines()) == calls + 1
+        sums = up.http.get("/v1/spend", params={"group_by": "model", **params}).json()["data"]
+        assert sum(row["calls"] for row in sums) == calls
+        lines = up.http.get("/v1/spend.csv", params={"group_by": "model", **params}).text.splitlines()
+        assert len(lines) == 1 + bool(calls)
+    for path in ("/v1/requests", "/v1/requests.csv", "/v1/spend", "/v1/spend.csv"):
+        assert error_of(up.http.get(path, params={"tag": "team"}), 400)["param"] == "tag"
+    budget = {"name": "green", "limit_usd": 0.000001, "scope": "tag", "match": "team:green"}
+    assert up.http.put("/v1/budgets", json=budget).status_code == 200
+    refused = up.http.post("/v1/chat/completions", json={**say, "metadata": {"team": "green"}})
+    assert error_of(refused, 402)["code"] == "budget_exceeded"
+    assert up.http.post("/v1/chat/completions", json={**say, "metadata": {"team": "red"}}).status_code == 200
+
+
 def test_wrong_configuration_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "aigateway.yaml").write_text("server:\n  prot: 1\n")
     installed = Gateway(tmp_path)

@@ -14,6 +14,7 @@ from engine.ledger import CallKind
 from engine.periods import Period
 from engine.store.database import Tx
 from engine.store.deliveries import due_deliveries
+from engine.store.requests import list_requests, spend
 
 
 @pytest.fixture
@@ -54,6 +55,26 @@ def test_a_budget_counts_the_calls_of_its_scope(
     with pytest.raises(BudgetExceeded, match=r"daily limit reached \(one\)"):
         till.open(94, **counted)
     till.open(93, **counted)
+
+
+def test_rows_and_sums_are_narrowed_by_tag_exactly(till: Till) -> None:
+    told: tuple[dict[str, str], ...] = (
+        {"team": "a"},
+        {"team": "A"},
+        {"team": "ab"},
+        {"x": "y", "team": 'a"b:%_'},
+        {"x": '"team":"a"'},
+        {},
+    )
+    for number, tags in enumerate(told):
+        till.settle(till.open(100, tags=tags), 10**number)
+    for key, value, at in (("team", "a", 0), ("team", "A", 1), ("team", 'a"b:%_', 3), ("x", '"team":"a"', 4)):
+        rows = till.read(lambda tx, tag=(key, value): list_requests(tx, {"tag": tag}, 10))
+        assert [row["cost_picousd"] for row in rows] == [10**at]
+        (sums,) = till.read(lambda tx, tag=(key, value): spend(tx, ("day",), {"tag": tag}))
+        assert (sums["calls"], sums["cost_picousd"]) == (1, 10**at)
+    assert till.read(lambda tx: list_requests(tx, {"tag": ("team", "")}, 10)) == []
+    assert len(till.read(lambda tx: list_requests(tx, {"tag": None}, 10))) == len(told)
 
 
 def test_a_key_is_known_by_its_name_and_by_its_id(till: Till) -> None:
