@@ -24,6 +24,7 @@ from api.messages import CountTokensEndpoint, begin_messages
 from api.openapi import describe_hot_routes
 from api.pages.reference import add_reference
 from api.pages.routes import routes as page_routes
+from api.params import FORM
 from api.query import check_query
 from api.responses import begin_responses
 from api.services import Services
@@ -98,8 +99,11 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     return _response(problem_of(UserError("invalid_request", message, param=first.path, details=details)))
 
 
+_PLACES = ("body", "query", "header", "path")
+
+
 def _mistake(found: Any) -> Mistake:
-    place = [part for part in found["loc"] if part not in ("body", "query", "header", "path")]
+    place = [part for part in found["loc"] if part not in _PLACES and not str(part).startswith(FORM)]
     if found["type"] == "json_invalid":
         reason = found.get("ctx", {}).get("error", found["msg"])
         return Mistake(f"the body is no JSON: {reason}")

@@ -4,10 +4,10 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from api.auth import check_admin
-from api.params import check_cursor, check_limit, page
+from api.params import FORM, check_cursor, check_limit, page
 from api.services import Services
 from engine.budget_spec import Action, BudgetSpec, Origin, Scope, check_budget, to_threshold
 from engine.budgets import budget_view, put_budget, replace_budgets
@@ -59,6 +59,15 @@ class BudgetRequest(BaseModel):
         return spec
 
 
+_One = Annotated[BudgetRequest, Tag(FORM + "one")]
+_Many = Annotated[list[BudgetRequest], Tag(FORM + "many")]
+
+
+def _form(body: Any) -> str:
+    """Which of the two a body is meant to be: a mistake is told of that one alone."""
+    return FORM + ("many" if isinstance(body, list) else "one")
+
+
 def routes(services: Services) -> APIRouter:
     """All routes of budgets."""
     router = APIRouter(tags=["budgets"])
@@ -76,7 +85,7 @@ def routes(services: Services) -> APIRouter:
         "here; those of the configuration file and of keys stay. A budget set here stands above one of the same name in the file.",
     )
     async def put(  # pyright: ignore[reportUnusedFunction]
-        request: Request, asked: BudgetRequest | list[BudgetRequest]
+        request: Request, asked: Annotated[_One | _Many, Discriminator(_form)]
     ) -> dict[str, Any]:
         check_admin(request.state.key)
         if isinstance(asked, list):

@@ -8,6 +8,8 @@ from engine.errors import UserError
 
 MAX_LIMIT = 200
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+FORM = "form:"
+"""Begins the tag of each form that a body may have (pydantic puts it into a mistake's path, where users have no use for it)."""
 
 
 def check_limit(limit: int) -> int:

@@ -275,15 +275,21 @@ def test_budgets_are_set_and_replaced_over_http(up: Guarded) -> None:
         up.say(up.admin, "sim/dear", max_tokens=20)
     assert up.http.put("/v1/budgets", json=[]).json()["data"] == []
     up.say(up.admin, "sim/dear", max_tokens=20)
-    for wrong, param in (
+    mistaken: tuple[tuple[Any, str | None], ...] = (
         ({**one, "match": None}, "match"),
         ({**one, "zone": "Mars"}, "zone"),
         ({**one, "limit_usd": -1}, "limit_usd"),
         ({**one, "perod": "day"}, "perod"),
-    ):
+        ([one, {**one, "scope": "tag:a"}], "[1].scope"),
+        ([one, 3], "[1]"),
+        ("by-model", None),
+    )
+    for wrong, param in mistaken:
         answer = up.http.put("/v1/budgets", json=wrong)
         assert answer.status_code == 400, answer.text
-        assert param in str(answer.json()["error"]["param"])
+        error = answer.json()["error"]
+        assert error["param"] == param, error
+        assert len(error.get("details", [])) <= 1  # of the form that was meant alone
 
 
 def test_the_commands_work_over_http_with_a_key(up: Guarded) -> None:
