@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from api import budgets, config, health, keys, ledger, mcp, metrics, models, providers, runs, schedules, workflows
 from api.anthropic_errors import shaped
-from api.asgi import MAX_BODY_BYTES, App
+from api.asgi import MAX_BODY_BYTES, App, too_large
 from api.auth import Gate
 from api.chat import begin_chat
 from api.conversations import ConversationEndpoint
@@ -123,8 +123,12 @@ def _path(place: Sequence[Any]) -> str:
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
-    """Starlette's own: no such route, a method that is not allowed."""
+    """Starlette's own: no such route, a method that is not allowed, a body that turned out too large as it came."""
     assert isinstance(error, HTTPException)
+    if error.status_code == 413:
+        return _response(
+            shaped(problem_of(too_large(MAX_BODY_BYTES)), request.url.path, request.scope["state"]["request_id"])
+        )
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     message = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
     problem = problem_of(HttpError(error.status_code, code, message))

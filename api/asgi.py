@@ -16,6 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
+_FEW_DIGITS = len(str(MAX_BODY_BYTES)) - 1  # a length of so many is small enough
 _BROKEN = "aigateway.broken"  # a key of our own in the last message: servers pass over it
 MAX_DEPTH = 200
 """Levels of a JSON body: more than anybody means, fewer than the JSON encoder (254) and Python's own stack can take."""
@@ -39,10 +40,22 @@ async def read_body(receive: Receive, limit: int = MAX_BODY_BYTES) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > limit:
-            raise HttpError(413, "body_too_large", f"the body is larger than {limit // 1024 // 1024} MiB")
+            raise too_large(limit)
         parts.append(part)
         more = message.get("more_body", False)
     return b"".join(parts)
+
+
+def check_length(scope: Scope) -> None:
+    """Refuse a body by what its request says of it, before any of it is read. Raises: HttpError."""
+    told = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    if len(told) > _FEW_DIGITS and told.isdigit() and int(told) > MAX_BODY_BYTES:
+        raise too_large(MAX_BODY_BYTES)
+
+
+def too_large(limit: int) -> HttpError:
+    """What a body of more than `limit` bytes is answered."""
+    return HttpError(413, "body_too_large", f"the body is larger than {limit // 1024 // 1024} MiB")
 
 
 async def read_json_object(receive: Receive) -> dict[str, Any]:

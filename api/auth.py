@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import structlog
 
 from api.anthropic_errors import shaped
-from api.asgi import App, Message, Receive, Scope, Send, send_problem
+from api.asgi import App, Message, Receive, Scope, Send, check_length, send_problem
 from api.errors import HttpError, Problem, internal_problem, problem_of
 from api.key_ring import KeyRing, carries_credentials
 from api.origin import check_origin
@@ -61,6 +61,7 @@ class Gate:
             if scope["path"] not in self._open:
                 key = state["key"] = await self._key_of(scope)
                 state["key_id"] = None if key is None else key.id
+            check_length(scope)
             app = self._hot.get(scope["path"], self._app) if scope["method"] == "POST" else self._app
             await app(scope, receive, answer.send)
         except Exception as error:  # noqa: BLE001 - API top: no traceback reaches a user

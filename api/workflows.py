@@ -6,8 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from api.asgi import MAX_BODY_BYTES
-from api.errors import HttpError
+from api.asgi import MAX_BODY_BYTES, too_large
 from api.mcp import look_for_a_moment
 from api.services import Services
 from api.submissions import take_up_new_files, unknown_names
@@ -118,7 +117,7 @@ async def _text(request: Request) -> str:
     """The body as text; JSON is YAML."""
     data = await request.body()
     if len(data) > MAX_BODY_BYTES:
-        raise HttpError(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES // 1024 // 1024} MiB")
+        raise too_large(MAX_BODY_BYTES)
     try:
         return data.decode()
     except UnicodeDecodeError as error:

@@ -359,6 +359,22 @@ def test_ledger_queries_and_csv(up: Gateway) -> None:
     error_of(up.http.get("/v1/requests", params={"limit": 0}), 400)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/embeddings", "/v1/runs", "/mcp"])
+def test_a_body_that_is_too_large_is_refused_in_the_routes_own_shape(up: Gateway, path: str) -> None:
+    """By its length before it is read, and where that is not told, once it is too long."""
+    piece = b"x" * 1024 * 1024
+    for content in (piece * 33, (piece for _ in range(33))):
+        for more in ({}, {"idempotency-key": "large"}):
+            answer = up.http.post(path, content=content, headers={"content-type": "application/json", **more})
+            assert answer.status_code == 413 and answer.headers["x-should-retry"] == "false", answer.text
+            if path == "/v1/messages":
+                assert answer.json()["error"]["type"] == "request_too_large"
+            else:
+                assert error_of(answer, 413)["code"] == "body_too_large"
+            if not isinstance(content, bytes):
+                break  # it can be read once
+
+
 def test_a_chat_call_has_its_metadata_as_tags(up: Gateway) -> None:
     """In the ledger and its queries, and for budgets; what does not fit a tag is none."""
     say: dict[str, Any] = {"model": "sim/echo", "messages": [{"role": "user", "content": "hi"}]}
