@@ -22,7 +22,7 @@ from engine.money import to_picousd
 from engine.signals import send
 from engine.states import RUN_ENDED, RunStatus
 from engine.store.database import Row, Tx
-from engine.store.events import history_since
+from engine.store.events import history_since, why_paused
 from engine.store.runs import get_run, list_runs
 from engine.transition import Ring
 from engine.views import deliveries_view, event_view, run_links, run_view, steps_view
@@ -298,7 +298,7 @@ def _outcome(tx: Tx, run_id: str) -> tuple[dict[str, Any], int]:
     if run["status"] == RunStatus.SUCCEEDED.value:
         return body, 200
     failed = run["status"] == RunStatus.FAILED.value
-    told = run["error"] or {"step": None, "class": run["status"], "message": _why_stopped(run)}
+    told = run["error"] or {"step": None, "class": run["status"], "message": _why_stopped(run, why_paused(tx, run_id))}
     shape = {
         "type": "server_error" if failed else "invalid_request_error",
         "code": f"run_{run['status']}",
@@ -307,9 +307,10 @@ def _outcome(tx: Tx, run_id: str) -> tuple[dict[str, Any], int]:
     return {**body, "error": {**told, **shape}}, 502 if failed else 409
 
 
-def _why_stopped(run: dict[str, Any]) -> str:
+def _why_stopped(run: dict[str, Any], paused_for: str | None) -> str:
     if run["pause_reason"] == "budget_exceeded":
-        return "the run is paused: its next call does not fit into its budget; resume it with a larger budget_usd"
+        limit = ": ".join(filter(None, ("its next call does not fit into a budget", paused_for)))
+        return f"the run is paused: {limit}; resume it then, or with a larger budget_usd where the run's own is used up"
     return f"the run was {run['status']}"
 
 

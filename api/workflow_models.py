@@ -24,7 +24,7 @@ from engine.ledger import Usage
 from engine.money import usd_text
 from engine.states import RunStatus
 from engine.store.database import Row, Tx
-from engine.store.events import history_since
+from engine.store.events import history_since, why_paused
 from engine.store.json_text import dumps
 from engine.store.requests import run_sums
 from engine.store.runs import get_run
@@ -97,7 +97,8 @@ class WorkflowRun:
         """What the run came to. Raises: HttpError where it has no output, or none yet."""
         view, sums = await self.services.database.read(self._read)
         if view["status"] != RunStatus.SUCCEEDED.value:
-            raise self._trouble(view)
+            reason = await self.services.database.read(lambda tx: why_paused(tx, self.run_id))
+            raise self._trouble(view, reason)
         summary: Json = {
             "cost_usd": view["cost_usd"],
             "cost_unknown_calls": view["cost_unknown_calls"],
@@ -116,8 +117,8 @@ class WorkflowRun:
         assert row is not None
         return run_view(tx, row), run_sums(tx, self.run_id)
 
-    def _trouble(self, view: Json) -> HttpError:
-        """Why there is no output, as `/v1/workflow/{name}` tells it; a budget as every other budget."""
+    def _trouble(self, view: Json, paused_for: str | None) -> HttpError:
+        """Why there is no output, as `/v1/workflow/{name}` tells it; a budget as every other budget, with when it resets."""
         where = f"run {self.run_id} of the workflow {self.workflow}"
         match view["status"]:
             case RunStatus.FAILED.value:
@@ -127,7 +128,8 @@ class WorkflowRun:
                 status, code, told = 409, "run_cancelled", "was cancelled"
             case RunStatus.PAUSED.value if view["pause_reason"] == "budget_exceeded":
                 status, code = 402, "budget_exceeded"
-                told = "is paused: its spending limit is reached; resume it with a larger budget_usd"
+                limit = ": ".join(filter(None, ("its spending limit is reached", paused_for)))
+                told = f"is paused: {limit}; resume it then, or with a larger budget_usd where the run's own is used up"
             case RunStatus.PAUSED.value:
                 status, code, told = 409, "run_paused", "was paused"
             case _:

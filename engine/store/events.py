@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, insert, select
 
 from engine.states import EventType
 from engine.store.database import Row, Tx
-from engine.store.json_text import dumps
+from engine.store.json_text import dumps, loads
 from engine.store.statements import Statement
 from engine.store.tables import events
 
@@ -20,6 +20,12 @@ _SINCE = Statement(
     .where(events.c.run_id == bindparam("run"), events.c.seq > bindparam("after"))
     .order_by(events.c.seq)
     .limit(bindparam("most"))
+)
+_LAST_PAUSE = Statement(
+    select(events.c.data_json)
+    .where(events.c.run_id == bindparam("run"), events.c.type == EventType.RUN_PAUSED.value)
+    .order_by(events.c.seq.desc())
+    .limit(1)
 )
 
 
@@ -63,3 +69,9 @@ class History:
 def history_since(tx: Tx, run_id: str, after: int, most: int) -> list[Row]:
     """Events behind number `after`, oldest first."""
     return tx.all(_SINCE, {"run": run_id, "after": after, "most": most})
+
+
+def why_paused(tx: Tx, run_id: str) -> str | None:
+    """What a run's latest pause said of its reason: the limit that its next call did not fit into. None where it said nothing."""
+    row = tx.one(_LAST_PAUSE, {"run": run_id})
+    return loads(row["data_json"]).get("message") if row and row["data_json"] else None

@@ -167,7 +167,17 @@ def test_a_run_without_output_is_an_error_that_names_it(up: Gateway, client: ope
         return error.status_code, str(error.code), error.message
 
     assert status("fails")[:2] == (502, "run_failed") and "step bad" in status("fails")[2]
-    assert status("poor")[:2] == (402, "budget_exceeded")
+    assert status("poor")[:2] == (402, "budget_exceeded") and "the run's 0 USD only 0 are left" in status("poor")[2]
+    budget = {"name": "asks", "scope": "workflow", "match": "ask", "limit_usd": 0, "period": "day"}
+    assert up.http.put("/v1/budgets", json=budget).status_code == 200
+    try:
+        limited = status("ask")
+        waited = up.http.post("/v1/workflow/ask", json={"input": {"message": "x"}})
+    finally:
+        assert up.http.put("/v1/budgets", json=[]).status_code == 200
+    assert limited[:2] == (402, "budget_exceeded")
+    for message in (limited[2], waited.json()["error"]["message"]):
+        assert "daily limit reached (asks)" in message and "resets tomorrow" in message, message
     for name, code in (("fails", "run_failed"), ("poor", "budget_exceeded")):
         seen = lines(up, {"model": f"workflow/{name}", "messages": say("x")})
         assert told(seen)[-1]["error"]["code"] == code and "[DONE]" not in seen[-1]

@@ -20,7 +20,6 @@ from engine.ports import (
     Job,
     Opened,
     Outcome,
-    OverBudget,
     StepExecutor,
     Succeeded,
     ToolCall,
@@ -135,7 +134,7 @@ class AskExecutor:
             return Failed(ErrorClass.INVALID_OUTPUT, f"the answer does not follow the schema: {mistake}")
         return Succeeded(value, model=f"{done.provider}/{done.model}")
 
-    async def _complete(self, job: Job, route: Route, body: Json) -> Completed | Failed | OverBudget:
+    async def _complete(self, job: Job, route: Route, body: Json) -> Completed | Failed:
         """An answer as long as the money allows: the run's (which pauses without), and the agent's own (which fails)."""
         assert job.agent is not None
         least = min(LEAST_TOKENS, body["max_tokens"])
@@ -147,9 +146,7 @@ class AskExecutor:
                 f"less than {LEAST_TOKENS} tokens of an answer fit into what is left of the agent's max_cost_usd {cap}"
             )
             return Failed(ErrorClass.BUDGET_EXCEEDED, message, final=True)
-        if fits is not None and fits < least:
-            return OverBudget(f"step {job.key}: less than {LEAST_TOKENS} tokens of an answer fit into what is left")
-        limits = [limit for limit in (fits, own) if limit is not None]
+        limits = [max(limit, least) for limit in (fits, own) if limit is not None]  # too little: the book says of what
         body = {**body, "max_tokens": min([body["max_tokens"], *limits])}
         return await self.llm.complete(job, route, Request(body, lambda target: _worded(body, target)))
 

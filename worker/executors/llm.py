@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from engine.errors import UserError
 from engine.expressions import render, render_text
 from engine.keys import AGENT, LLM, NOT_EXTRA
-from engine.ports import Failed, Job, Outcome, OverBudget, Succeeded
+from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
 from engine.values import is_list, is_object, type_name
 from providers.errors import ProviderError
@@ -45,10 +45,10 @@ class LlmExecutor:
         try:
             route = await self.router.resolve(body["model"])
             affordable = self.affordable_tokens(route, body, await job.book.remaining_picousd())
-            if affordable == 0:
-                return OverBudget(f"step {job.key}: less than {LEAST_TOKENS} tokens of an answer fit into what is left")
-            if affordable is not None:
-                body["max_tokens"] = min(body["max_tokens"], affordable)
+            if (
+                affordable is not None
+            ):  # where nothing fits the book refuses the call: it knows which limit, and when it resets
+                body["max_tokens"] = min(body["max_tokens"], affordable or LEAST_TOKENS)
             return await self._ask(job, route, body)
         except ProviderError as error:
             return Failed(error.error_class, error.message, error.retry_after_s)
