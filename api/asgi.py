@@ -1,6 +1,7 @@
 """The few pieces of plain ASGI that hot routes are made of: read a body, send JSON, send events, notice that the client left."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _FEW_DIGITS = len(str(MAX_BODY_BYTES)) - 1  # a length of so many is small enough
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BROKEN = "aigateway.broken"  # a key of our own in the last message: servers pass over it
 MAX_DEPTH = 200
 """Levels of a JSON body: more than anybody means, fewer than the JSON encoder (254) and Python's own stack can take."""
@@ -135,8 +137,12 @@ def is_broken(message: Message) -> bool:
 
 
 def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Header values are latin-1 on the wire; what does not fit is replaced."""
-    return [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    """Header values are latin-1 on the wire, without control characters; what does not fit, as in a client's model name, is replaced."""
+    return [(name.encode(), _fit(value).encode("latin-1", "replace")) for name, value in headers.items()]
+
+
+def _fit(value: str) -> str:
+    return value if value.isprintable() else _CONTROL.sub("?", value)
 
 
 async def until_disconnect(receive: Receive) -> None:

@@ -375,6 +375,16 @@ def test_a_body_that_is_too_large_is_refused_in_the_routes_own_shape(up: Gateway
                 break  # it can be read once
 
 
+def test_what_no_header_can_hold_is_replaced_there(up: Gateway) -> None:
+    """A model's name is the client's text, and is told in a header: a line break in it neither ends the header nor the answer."""
+    for name in ("a\0b", "a\r\nx-evil: 1", "\x7f", "\u4e2d\n"):
+        body = {"model": f"simulated/{name}", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+        for path, stream in (("/v1/chat/completions", False), ("/v1/chat/completions", True), ("/v1/messages", False)):
+            answer = up.http.post(path, json={**body, "stream": stream})
+            assert answer.status_code in (200, 400, 404) and "x-evil" not in answer.headers, answer.text
+            assert "?" in answer.headers.get("x-aigateway-model", "?"), answer.headers
+
+
 def test_a_chat_call_has_its_metadata_as_tags(up: Gateway) -> None:
     """In the ledger and its queries, and for budgets; what does not fit a tag is none."""
     say: dict[str, Any] = {"model": "sim/echo", "messages": [{"role": "user", "content": "hi"}]}
