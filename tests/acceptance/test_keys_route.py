@@ -258,6 +258,7 @@ def test_runs_of_a_key_that_may_do_one_thing_at_a_time_wait_for_each_other(up: G
 
 
 def test_budgets_are_set_and_replaced_over_http(up: Guarded) -> None:
+    up.say(up.admin, "sim/dear", max_tokens=20)
     one = {
         "name": "by-model",
         "limit_usd": 0.03,
