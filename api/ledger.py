@@ -107,7 +107,7 @@ def _row_routes(router: APIRouter, services: Services) -> None:
     async def rows_csv(asked: Annotated[LedgerQuery, Query()]) -> StreamingResponse:  # pyright: ignore[reportUnusedFunction]
         return _csv(_request_lines(services, asked.filters()), "requests.csv")
 
-    @router.get("/v1/requests/{request_id}", summary="The upstream calls of one request")
+    @router.get("/v1/requests/{request_id}", summary="The upstream calls of one request, or of the run that it started")
     async def attempts(request_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         found = await services.database.read(lambda tx: requests_of_request(tx, request_id))
         if not found:

@@ -115,6 +115,12 @@ _RUN_COMMITTED = Statement(select(_COMMITTED).where(_OF_FAMILY))
 _AGENT_COMMITTED = Statement(select(_COMMITTED).where(_OF_AGENT))
 _OF_RUN = Statement(select(requests).where(requests.c.run_id == bindparam("run")).order_by(requests.c.id))
 _OF_REQUEST = Statement(select(requests).where(requests.c.request_id == bindparam("request")).order_by(requests.c.id))
+_OF_STARTED = Statement(
+    select(requests)
+    .join(runs, runs.c.id == requests.c.run_id)
+    .where(runs.c.request_id == bindparam("request"))
+    .order_by(requests.c.id)
+)
 
 DAY_US = 86_400_000_000
 SPEND_GROUPS: Mapping[str, ColumnElement[Any]] = {
@@ -232,8 +238,8 @@ def requests_of_run(tx: Tx, run_id: str) -> list[Row]:
 
 
 def requests_of_request(tx: Tx, request_id: str) -> list[Row]:
-    """All calls made for one client request, in order."""
-    return tx.all(_OF_REQUEST, {"request": request_id})
+    """The calls of one request in the order they were made; of one that started a run, those of the run so far."""
+    return tx.all(_OF_REQUEST, {"request": request_id}) or tx.all(_OF_STARTED, {"request": request_id})
 
 
 def list_requests(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:

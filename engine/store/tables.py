@@ -121,6 +121,7 @@ runs = Table(
     Index(None, "status", "id"),
     Index(None, "workflow_name", "id"),
     Index(None, "deadline_us"),
+    Index(None, "request_id"),
     Index("ix_runs_parent_run_id", "parent_run_id", **where("parent_run_id IS NOT NULL")),
     Index("ix_runs_answers_to", "answers_to", **where("answers_to IS NOT NULL")),
     # Each firing is one run.

@@ -84,6 +84,8 @@ def test_a_plain_answer_carries_output_usage_cost_and_run(up: Gateway, client: o
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (10, 3, 13)
     run = up.http.get(f"/v1/runs/{raw.headers['x-aigateway-run-id']}").json()
+    calls = up.http.get(f"/v1/requests/{raw.headers['x-request-id']}").json()["data"]
+    assert calls and {call["run_id"] for call in calls} == {run["id"]}
     assert run["status"] == "succeeded" and run["tags"] == {"team": "a"}
     assert run["input"] == {"message": "what?", "messages": say("what?")}
     assert answer.aigateway["run_id"] == run["id"] and answer.aigateway["cost_usd"] == run["cost_usd"] > 0  # type: ignore[attr-defined]
