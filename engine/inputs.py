@@ -1,13 +1,15 @@
 """Checks what a run is given against the inputs that its workflow declares."""
 
 import copy
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from engine.definition import Definition
 from engine.errors import Mistake, UserError
 from engine.json_schemas import violations
 from engine.nearest import nearest
+from engine.values import is_list, is_object
 
 
 def check_inputs(definition: Definition, given: object) -> dict[str, Any]:
@@ -18,9 +20,23 @@ def check_inputs(definition: Definition, given: object) -> dict[str, Any]:
     if not isinstance(given, Mapping):
         raise _refused([Mistake("the input has to be an object", "input")])
     values, mistakes = input_mistakes(definition.inputs, cast(Mapping[str, Any], given))
+    mistakes = mistakes or [Mistake("a number has to be finite", path) for path in _infinite(values)]
     if mistakes:
         raise _refused(mistakes)
     return values
+
+
+def _infinite(values: Mapping[str, Any]) -> Iterator[str]:
+    """Where NaN or Infinity stand, which Python's reader takes and which no JSON can hold."""
+    pending: list[tuple[str, Any]] = [("input", values)]
+    while pending:
+        path, value = pending.pop()
+        if is_object(value):
+            pending.extend((f"{path}.{key}", item) for key, item in value.items())
+        elif is_list(value):
+            pending.extend((f"{path}[{index}]", item) for index, item in enumerate(value))
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield path
 
 
 def input_mistakes(inputs: Mapping[str, Any] | None, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Mistake]]:

@@ -93,3 +93,9 @@ def test_references_inside_a_schema_work() -> None:
     inputs = {"x": {"$defs": {"n": {"type": "integer"}}, "type": "array", "items": {"$ref": "#/$defs/n"}}}
     assert check_inputs(definition(inputs), {"x": [1]}) == {"x": [1]}
     assert refused(inputs, {"x": ["a"]}).param == "input.x[0]"
+
+
+@pytest.mark.parametrize("inputs", [None, {"a": {}}])
+@pytest.mark.parametrize(("value", "path"), [(float("nan"), "input.a"), ({"b": [1, float("inf")]}, "input.a.b[1]")])
+def test_a_number_that_is_none_is_refused(inputs: Any, value: Any, path: str) -> None:
+    assert refused(inputs, {"a": value}).param == path
