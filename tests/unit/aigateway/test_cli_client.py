@@ -241,7 +241,7 @@ def test_runs_are_listed_shown_and_cancelled(tmp_path: Path) -> None:
     assert aigateway(gateway, "runs", "resume", "r1", "--budget", "2", cwd=tmp_path)[:2] == (0, "r1 running\n")
     assert gateway.asked[-1] == ("POST", "/v1/runs/r1/resume", {"budget_usd": 2.0})
     event = {"id": 1, "type": "step.started", "step": "a", "attempt": 1, "at": "now", "data": None}
-    gateway.answers["/v1/runs/r1/events"] = (200, {"object": "list", "data": [event]})
+    gateway.answers["/v1/runs/r1/events"] = (200, {"object": "list", "data": [event], "next_cursor": None})
     assert aigateway(gateway, "runs", "events", "r1", cwd=tmp_path)[:2] == (0, "now\tstep.started\ta\t1\n")
     assert aigateway(gateway, "runs", "show", "no/such", cwd=tmp_path) == (1, "", "aigateway: no /v1/runs/no%2Fsuch\n")
 
