@@ -122,8 +122,9 @@ class HangUp:
         self._stop = stop
 
     def listen(self) -> None:
-        """From now on, on the running loop."""
+        """From now on, on the running loop, whatever the process that started this one held back."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hear)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _hear(self) -> None:
         open_still = all(os.isatty(number) for number in self._terminals)

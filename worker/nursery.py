@@ -41,6 +41,7 @@ class Nursery:
         self._can_fork = sys.platform == "linux" and hasattr(os, "pidfd_open")
         self._keeping: asyncio.Task[None] | None = None
         self._begun = asyncio.Event()
+        self._spawning = asyncio.Lock()
 
     def fork_template(self, load: Callable[[], Run]) -> None:
         """Let the first template be a fork of this process as it is, which has loaded most of it already.
@@ -74,15 +75,16 @@ class Nursery:
                 return await self._template.fork(told)
             except NotForked as reason:
                 log.warning("worker is spawned", action="fork", reason=str(reason))
-        with _hang_up_held_back():
-            return await asyncio.create_subprocess_exec(
-                *self._program,
-                *told,
-                stdin=self._life,
-                env=self._environment,
-                pass_fds=(self._ask,),
-                start_new_session=True,  # a Ctrl-C in the terminal reaches this process alone, which drains its children
-            )
+        async with self._spawning:  # one at a time, or one would take back what another holds
+            with _hang_up_held_back():
+                return await asyncio.create_subprocess_exec(
+                    *self._program,
+                    *told,
+                    stdin=self._life,
+                    env=self._environment,
+                    pass_fds=(self._ask,),
+                    start_new_session=True,  # a Ctrl-C in the terminal reaches this process alone, which drains its children
+                )
 
     async def close(self) -> None:
         """End the template. The children are to have ended before."""

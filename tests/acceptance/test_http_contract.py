@@ -235,7 +235,10 @@ def test_failed_run_answers_502_and_can_be_retried(up: Gateway) -> None:
     assert error["step"] == "ask" and error["class"] == "server_error" and answer.json()["metrics"]["steps"]
     run_id = answer.json()["run_id"]
     retried = up.http.post(f"/v1/runs/{run_id}/retry")
-    assert retried.status_code == 202 and retried.json()["status"] == "running"
+    assert retried.status_code == 202 and retried.json()["status"] in (
+        "running",
+        "failed",
+    )  # it may have failed again by now
     assert up.finished(run_id)["status"] == "failed"
     steps = up.steps(run_id)
     assert len(steps["first"]["attempts"]) == 1 and len(steps["ask"]["attempts"]) == 2
