@@ -420,7 +420,11 @@ def test_the_books_balance_over_a_random_mix() -> None:
         await asyncio.gather(*(gated(number) for number in range(300)))
         await house.failover.drain()
         calls = sum(service.control.count() for service in services)
-        assert len(house.book.intents) == len(house.book.rows) == calls > 300
+        assert len(house.book.intents) == len(house.book.rows) > 300
+        # A request that meets a closing connection, or a timer that ends it at once, is booked and never seen there.
+        unseen = len(house.book.rows) - calls
+        lost = (ErrorClass.CONNECTION, ErrorClass.TIMEOUT)
+        assert 0 <= unseen <= sum(row.error_class in lost for row in house.book.rows)
         priced = sum(row.cost_picousd or 0 for row in house.book.rows if row.cost_source is CostSource.PRICED)
         for service in services:
             await asyncio.to_thread(
