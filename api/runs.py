@@ -323,7 +323,8 @@ async def _live(services: Services, run_id: str, after: int) -> AsyncGenerator[s
         for row in rows:
             after = row["seq"]
             yield f"id: {after}\nevent: {row['type']}\ndata: {json.dumps(event_view(row))}\n\n"
-        if (run["status"] in RUN_ENDED and not rows) or services.closing.is_set():
+        all_sent = run["event_seq"] <= after or not rows
+        if (run["status"] in RUN_ENDED and all_sent) or services.closing.is_set():
             return
         if run["event_seq"] <= after:
             if not await services.run_watch.changed(run_id, after, _SIGN_OF_LIFE_S):
