@@ -16,7 +16,8 @@ from engine.errors import NotFound, UserError
 from engine.ledger import CallKind
 from engine.money import to_usd, usd_text
 from engine.store.database import Row
-from engine.store.requests import SPEND_GROUPS, list_requests, requests_of_request, spend
+from engine.store.requests import list_requests, requests_of_request
+from engine.store.spend import SPEND_GROUPS, spend
 from engine.views import request_view, usage_view
 
 _CSV_BATCH = 500
@@ -52,6 +53,10 @@ _CSV_COLUMNS = (
     "error",
     "key_id",
     "tags",
+)
+_SPEND = (
+    f"`group_by` takes one or more of {', '.join(SPEND_GROUPS)}, with commas. "
+    "A tag is `key:value`; a call with several tags counts under each, one without any under null."
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -116,14 +121,16 @@ def _row_routes(router: APIRouter, services: Services) -> None:
 
 
 def _sum_routes(router: APIRouter, services: Services) -> None:
-    @router.get("/v1/spend", summary="Sums of the ledger by day, model, provider, workflow or key")
+    @router.get(
+        "/v1/spend", summary="Sums of the ledger by day, model, provider, workflow, key or tag", description=_SPEND
+    )
     async def sums(  # pyright: ignore[reportUnusedFunction]
         group_by: str = "day", tag: str | None = None, since: str | None = None, until: str | None = None
     ) -> dict[str, Any]:
         rows = await _spend(services, _groups(group_by), tag, since, until)
         return {"object": "list", "data": rows, "next_cursor": None}
 
-    @router.get("/v1/spend.csv", summary="The same sums as CSV")
+    @router.get("/v1/spend.csv", summary="The same sums as CSV", description=_SPEND)
     async def sums_csv(  # pyright: ignore[reportUnusedFunction]
         group_by: str = "day", tag: str | None = None, since: str | None = None, until: str | None = None
     ) -> StreamingResponse:

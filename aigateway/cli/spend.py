@@ -1,4 +1,4 @@
-"""`aigateway spend`: what was spent, by day, model, provider, workflow or key."""
+"""`aigateway spend`: what was spent, by day, model, provider, workflow, key or tag."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json,
 # Imports inside functions: the HTTP client and pydantic cost more than a command's --help may take.
 # ruff: noqa: PLC0415
 
-_GROUPS = ("day", "model", "provider", "workflow", "key")
+_GROUPS = ("day", "model", "provider", "workflow", "key", "tag")
 _AGO = re.compile(r"(\d{1,5})([dh])")
 
 
@@ -33,7 +33,7 @@ def spend(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Sums the ledger. Unknown prices are counted beside the sum, never as free."""
+    """Sums the ledger. Unknown prices are counted beside the sum, never as free. A call with several tags counts under each."""
     groups = _groups(by)
     params = {"group_by": ",".join(groups), "since": _instant(since)}
     with connect(config) as client:

@@ -12,7 +12,7 @@ from api.services import Services
 from engine.clock import now_us
 from engine.store.database import Row, Tx
 from engine.store.gauges import read_queue
-from engine.store.requests import DAY_US, spend
+from engine.store.spend import DAY_US, spend
 from engine.store.workers import count_workers
 
 _LATEST_RUNS = 12

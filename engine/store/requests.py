@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, insert, literal_column, select, update
+from sqlalchemy import Select, and_, bindparam, case, func, insert, select, update
 
 from engine.ledger import CostSource, Intent, Settlement
 from engine.store.database import Row, Tx
@@ -78,7 +78,7 @@ _ABANDON = Statement(
 # A call under way has no cost yet: it is not one whose cost nobody will know.
 _IS_UNKNOWN = and_(requests.c.cost_source == CostSource.UNKNOWN.value, requests.c.status != "started")
 _UNKNOWN_CALLS = func.sum(case((_IS_UNKNOWN, 1), else_=0))
-_SUMS = (
+SUMS = (
     func.count().label("calls"),
     func.coalesce(func.sum(requests.c.cost_picousd), 0).label("cost_picousd"),
     func.coalesce(_UNKNOWN_CALLS, 0).label("unknown_calls"),
@@ -93,9 +93,9 @@ _SUMS = (
 _root = select(runs.c.id).where(runs.c.id == bindparam("run")).cte("family", recursive=True)
 _family = _root.union_all(select(runs.c.id).where(runs.c.parent_run_id == _root.c.id))
 _OF_FAMILY = requests.c.run_id.in_(select(_family.c.id))  # of a run and of those that its steps started
-_RUN_SUMS = Statement(select(*_SUMS).where(_OF_FAMILY))
+_RUN_SUMS = Statement(select(*SUMS).where(_OF_FAMILY))
 _STEP_SUMS = Statement(
-    select(*_SUMS).where(requests.c.run_id == bindparam("run"), requests.c.step_id == bindparam("key"))
+    select(*SUMS).where(requests.c.run_id == bindparam("run"), requests.c.step_id == bindparam("key"))
 )
 _turns = steps.alias()
 # The rows inside the turns of an agent, whose calls are the agent's.
@@ -107,7 +107,7 @@ _OF_AGENT = and_(
         .where(_turns.c.run_id == bindparam("run"), _turns.c.parent_key == bindparam("key"))
     ),
 )
-_AGENT_SUMS = Statement(select(*_SUMS).where(_OF_AGENT))
+_AGENT_SUMS = Statement(select(*SUMS).where(_OF_AGENT))
 _COMMITTED = func.coalesce(
     func.sum(func.coalesce(requests.c.cost_picousd, requests.c.reserved_picousd, 0)), 0
 ).label("picousd")  # fmt: skip
@@ -121,16 +121,6 @@ _OF_STARTED = Statement(
     .where(runs.c.request_id == bindparam("request"))
     .order_by(requests.c.id)
 )
-
-DAY_US = 86_400_000_000
-SPEND_GROUPS: Mapping[str, ColumnElement[Any]] = {
-    "model": requests.c.model,
-    "provider": requests.c.provider,
-    "workflow": requests.c.workflow_name,
-    "key": requests.c.key_id,
-    "day": requests.c.started_us.op("/")(literal_column(str(DAY_US))),
-}
-
 
 # Where a text is found in another, exactly: LIKE would not tell upper from lower case on SQLite.
 TAG_PLACE = {"sqlite": func.instr, "postgresql": func.strpos}
@@ -246,18 +236,12 @@ def list_requests(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:
     """Newest first. Filters: model, provider, workflow, run, request, key, kind, status, tag (key, value), since, until (us),
     before (id).
     """
-    query = _filtered(tx, select(requests), filters).order_by(requests.c.id.desc()).limit(limit)
+    query = narrowed(tx, select(requests), filters).order_by(requests.c.id.desc()).limit(limit)
     return tx.all(Statement(query))
 
 
-def spend(tx: Tx, groups: tuple[str, ...], filters: Mapping[str, Any]) -> list[Row]:
-    """Sums by the named groups (SPEND_GROUPS); a day is a number of days since 1970 UTC."""
-    columns = [SPEND_GROUPS[name].label(name) for name in groups]
-    query = _filtered(tx, select(*columns, *_SUMS), filters).group_by(*columns).order_by(*columns)
-    return [_whole(row) for row in tx.all(Statement(query))]
-
-
-def _filtered(tx: Tx, query: Select[Any], filters: Mapping[str, Any]) -> Select[Any]:
+def narrowed(tx: Tx, query: Select[Any], filters: Mapping[str, Any]) -> Select[Any]:
+    """The query for the rows that pass these filters (see `list_requests`)."""
     equal = {
         "model": requests.c.model,
         "provider": requests.c.provider,
@@ -285,5 +269,4 @@ def _filtered(tx: Tx, query: Select[Any], filters: Mapping[str, Any]) -> Select[
 def _whole(row: Row | None) -> Row:
     """PostgreSQL sums integers as decimals."""
     assert row is not None
-    text = {"model", "provider", "workflow", "key"}
-    return {name: value if name in text or value is None else int(value) for name, value in row.items()}
+    return {name: int(value) for name, value in row.items()}

@@ -357,6 +357,8 @@ def test_ledger_queries_and_csv(up: Gateway) -> None:
     assert set(seed.split()) <= set(names) and len(lines) > 2
     spend = up.http.get("/v1/spend", params={"group_by": "day,model"}).json()["data"]
     assert any(row["model"] == "echo" and row["cost_usd"] > 0 and row["day"] for row in spend)
+    listed = up.run("spend", "--by", "day,model,provider,workflow,key,tag", "--json")
+    assert listed.returncode == 0 and "tag" in json.loads(listed.stdout)["data"][0], listed
     error_of(up.http.get("/v1/spend", params={"group_by": "moon"}), 400)
     error_of(up.http.get("/v1/requests", params={"since": "yesterday"}), 400)
     error_of(up.http.get("/v1/requests", params={"limit": 0}), 400)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from budget_hand import DAY, SECOND, Till, opened
+from sqlalchemy import bindparam, update
 
 from engine.alerts import tell_alerts
 from engine.budget_spec import Action, Scope
@@ -14,7 +15,10 @@ from engine.ledger import CallKind
 from engine.periods import Period
 from engine.store.database import Tx
 from engine.store.deliveries import due_deliveries
-from engine.store.requests import list_requests, spend
+from engine.store.requests import list_requests
+from engine.store.spend import spend
+from engine.store.statements import Statement
+from engine.store.tables import requests
 
 
 @pytest.fixture
@@ -75,6 +79,22 @@ def test_rows_and_sums_are_narrowed_by_tag_exactly(till: Till) -> None:
         assert (sums["calls"], sums["cost_picousd"]) == (1, 10**at)
     assert till.read(lambda tx: list_requests(tx, {"tag": ("team", "")}, 10)) == []
     assert len(till.read(lambda tx: list_requests(tx, {"tag": None}, 10))) == len(told)
+    sums = till.read(lambda tx: spend(tx, ("tag",), {}))
+    assert {row["tag"]: row["cost_picousd"] for row in sums} == {
+        "team:a": 1,
+        "team:A": 10,
+        "team:ab": 100,
+        'team:a"b:%_': 1000,
+        "x:y": 1000,  # a call with two tags counts under both
+        'x:"team":"a"': 10**4,
+        None: 10**5,
+    }
+    call = till.open(100)
+    with_nul = Statement(update(requests).where(requests.c.id == bindparam("call")).values(tags=r'{"nul":"a\u0000b"}'))
+    till.do(lambda tx: tx.run(with_nul, {"call": call}))
+    assert "nul:a\ufffdb" in {row["tag"] for row in till.read(lambda tx: spend(tx, ("tag",), {}))}
+    (day,) = till.read(lambda tx: spend(tx, ("day", "model", "tag"), {"tag": ("team", "ab")}))
+    assert (day["tag"], day["calls"]) == ("team:ab", 1) and day["day"] > 0
 
 
 def test_a_key_is_known_by_its_name_and_by_its_id(till: Till) -> None:

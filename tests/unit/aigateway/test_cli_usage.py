@@ -67,7 +67,7 @@ def test_help_and_version_need_nothing_slow(tmp_path: Path) -> None:
         (["api"], 2, "aigateway: api needs redis_url (AIGATEWAY_REDIS_URL)"),
         (["serve", "--config", "nope.yaml"], 2, "aigateway: nope.yaml: no such file"),
         (["serve", "--port", "99999"], 2, "'--port'"),
-        (["spend", "--by", "foo"], 2, "foo is none of day, model, provider, workflow, key"),
+        (["spend", "--by", "foo"], 2, "foo is none of day, model, provider, workflow, key, tag"),
         (["spend", "--since", "yesterday"], 2, "yesterday is neither 7d, 12h nor a date"),
         (["db", "backup", "copy.db"], 2, "there is no database yet"),
     ],

@@ -13,7 +13,7 @@ from engine.clock import now_us
 from engine.ledger import CallScope, CostSource
 from engine.ports import Failed, Succeeded
 from engine.states import ErrorClass
-from engine.store.requests import DAY_US
+from engine.store.spend import DAY_US
 
 TWO_STEPS = """
 name: two-steps
