@@ -59,6 +59,16 @@ class Client:
         """The decoded body of a GET; parameters that are None are left out."""
         return self._send("GET", path, params=params)
 
+    def get_all(self, path: str) -> dict[str, Any]:
+        """A list whole, however many pages it has."""
+        answer = self.get(path)
+        cursor = answer["next_cursor"]
+        while cursor is not None:
+            page = self.get(path, {"cursor": cursor})
+            answer["data"] += page["data"]
+            cursor = page["next_cursor"]
+        return answer | {"next_cursor": None}
+
     def post(self, path: str, body: Mapping[str, Any] | None = None, *, params: Mapping[str, Any] | None = None) -> Any:
         """The decoded body of a POST; parameters are those of the query."""
         return self._send("POST", path, json=dict(body or {}), params=params)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 from starlette.responses import StreamingResponse
 
-from api.params import check_cursor, check_limit, instant_us, page, tag_filter
+from api.params import check_cursor, check_limit, instant_us, page, part, tag_filter
 from api.services import Services
 from engine.errors import NotFound, UserError
 from engine.ledger import CallKind
@@ -100,6 +100,24 @@ class LedgerPageQuery(LedgerQuery):
     cursor: str | None = None
 
 
+class SpendQuery(BaseModel):
+    """How the ledger is summed, and what narrows it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    group_by: str = "day"
+    tag: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+class SpendPageQuery(SpendQuery):
+    """The same, all of it or a page at a time."""
+
+    limit: int | None = None
+    cursor: str | None = None
+
+
 def _row_routes(router: APIRouter, services: Services) -> None:
     @router.get("/v1/requests", summary="Upstream calls, newest first")
     async def rows(asked: Annotated[LedgerPageQuery, Query()]) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
@@ -124,18 +142,15 @@ def _sum_routes(router: APIRouter, services: Services) -> None:
     @router.get(
         "/v1/spend", summary="Sums of the ledger by day, model, provider, workflow, key or tag", description=_SPEND
     )
-    async def sums(  # pyright: ignore[reportUnusedFunction]
-        group_by: str = "day", tag: str | None = None, since: str | None = None, until: str | None = None
-    ) -> dict[str, Any]:
-        rows = await _spend(services, _groups(group_by), tag, since, until)
-        return {"object": "list", "data": rows, "next_cursor": None}
+    async def sums(asked: Annotated[SpendPageQuery, Query()]) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        groups = _groups(asked.group_by)
+        rows = await _spend(services, groups, asked)
+        return part(rows, asked.limit, asked.cursor, name=lambda row: csv_line([row[name] for name in groups]).strip())
 
     @router.get("/v1/spend.csv", summary="The same sums as CSV", description=_SPEND)
-    async def sums_csv(  # pyright: ignore[reportUnusedFunction]
-        group_by: str = "day", tag: str | None = None, since: str | None = None, until: str | None = None
-    ) -> StreamingResponse:
-        groups = _groups(group_by)
-        rows = await _spend(services, groups, tag, since, until)
+    async def sums_csv(asked: Annotated[SpendQuery, Query()]) -> StreamingResponse:  # pyright: ignore[reportUnusedFunction]
+        groups = _groups(asked.group_by)
+        rows = await _spend(services, groups, asked)
         columns = (
             *groups,
             "calls",
@@ -165,10 +180,9 @@ def _groups(text: str) -> tuple[str, ...]:
     return groups
 
 
-async def _spend(
-    services: Services, groups: tuple[str, ...], tag: str | None, since: str | None, until: str | None
-) -> list[dict[str, Any]]:
-    filters = {"tag": tag_filter(tag), "since": instant_us(since, "since"), "until": instant_us(until, "until")}
+async def _spend(services: Services, groups: tuple[str, ...], asked: SpendQuery) -> list[dict[str, Any]]:
+    times = {"since": instant_us(asked.since, "since"), "until": instant_us(asked.until, "until")}
+    filters = times | {"tag": tag_filter(asked.tag)}
     rows = await services.database.read(lambda tx: spend(tx, groups, filters))
     return [_sum_view(row, groups) for row in rows]
 

@@ -2,12 +2,14 @@
 
 import asyncio
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.errors import HttpError
+from api.params import part
 from api.services import ChatBook, Services
 from engine.ledger import CallScope
 from engine.states import ErrorClass
@@ -39,13 +41,15 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["mcp"])
 
     @router.get("/v1/mcp/servers", summary="Every configured MCP server and how it stands")
-    async def servers() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    async def servers(limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         await look_for_a_moment(services)
         rows = [asdict(state) for state in await services.bridge.servers()]
-        return {"object": "list", "data": rows, "next_cursor": None}
+        return part(rows, limit, cursor, name=itemgetter("name"))
 
     @router.get("/v1/mcp/tools", summary="Every tool of every server that can be reached")
-    async def tools(passed: bool = False) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    async def tools(  # pyright: ignore[reportUnusedFunction]
+        passed: bool = False, limit: int | None = None, cursor: str | None = None
+    ) -> dict[str, Any]:
         """With `passed`, what clients of `/mcp` see: nothing unless `mcp.pass_tools` is set, and what a moment's look finds."""
         if passed and services.pass_tools:
             await look_for_a_moment(services)
@@ -53,7 +57,7 @@ def routes(services: Services) -> APIRouter:
             rows = [asdict(tool) for tools in known.values() for tool in tools.values()]
         else:
             rows = [] if passed else [asdict(tool) for tool in await services.bridge.tools()]
-        return {"object": "list", "data": rows, "next_cursor": None}
+        return part(rows, limit, cursor, name=lambda tool: f"{tool['server']}/{tool['name']}")
 
     @router.post("/v1/mcp/tools/{tool}", summary="Call a tool")
     async def call(tool: str, request: Request, asked: ToolCall | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]

@@ -1,10 +1,14 @@
 """Query parameters that several lists share, read strictly: what cannot be understood is a 400 that names it."""
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from engine.clock import microseconds
 from engine.errors import UserError
+
+Row = Mapping[str, Any]
 
 MAX_LIMIT = 200
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -22,8 +26,12 @@ def check_limit(limit: int) -> int:
 def check_cursor(cursor: str | None) -> str | None:
     """Where a page begins, as the page before it told. Raises: UserError."""
     if cursor is not None and not _ID.fullmatch(cursor):
-        raise UserError("invalid_parameter", "cursor must be the next_cursor of the page before", param="cursor")
+        raise _not_a_cursor()
     return cursor
+
+
+def _not_a_cursor() -> UserError:
+    return UserError("invalid_parameter", "cursor must be the next_cursor of the page before", param="cursor")
 
 
 def instant_us(text: str | None, param: str) -> int | None:
@@ -46,6 +54,22 @@ def tag_filter(text: str | None) -> tuple[str, str] | None:
     if not colon or not key:
         raise UserError("invalid_parameter", "tag must be key:value", param="tag")
     return key, value
+
+
+def part(
+    rows: Sequence[Row], limit: int | None, cursor: str | None, *, name: Callable[[Row], object]
+) -> dict[str, object]:
+    """A list answer from a list that is short enough to be read whole; without a limit it is told whole.
+
+    The cursor is the name of the last row that was shown. Raises: UserError.
+    """
+    size = len(rows) if limit is None else check_limit(limit)
+    start = 0 if cursor is None else next((n for n, row in enumerate(rows, 1) if str(name(row)) == cursor), None)
+    if start is None:
+        raise _not_a_cursor()
+    shown = rows[start : start + size]
+    more = start + size < len(rows)
+    return {"object": "list", "data": shown, "next_cursor": str(name(shown[-1])) if more else None}
 
 
 def page(rows: list[dict[str, object]], limit: int) -> dict[str, object]:

@@ -1,11 +1,13 @@
 """`GET /v1/providers`: who is configured, and which of their models rest after failures; the same as gauges for `/metrics`."""
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from fastapi import APIRouter
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 
+from api.params import part
 from api.services import Services
 from engine.clock import now_us
 from engine.provider_health import Rest, health_view, state_of
@@ -18,7 +20,7 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["models"])
 
     @router.get("/v1/providers", summary="Configured providers, and which of their models rest after failures")
-    async def show() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    async def show(limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         resting = await services.database.read(lambda tx: health_view(tx, now_us()))
         data: list[dict[str, Any]] = []
         for provider in services.router.providers:
@@ -31,7 +33,7 @@ def routes(services: Services) -> APIRouter:
             data.append(
                 {"id": name, "type": provider.config.type, "status": "degraded" if own else "healthy", "resting": own}
             )
-        return {"object": "list", "data": data, "next_cursor": None}
+        return part(data, limit, cursor, name=itemgetter("id"))
 
     return router
 

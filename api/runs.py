@@ -3,13 +3,14 @@
 import json
 from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
+from operator import itemgetter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, StreamingResponse
 
-from api.params import check_cursor, check_limit, instant_us, page, tag_filter
+from api.params import check_cursor, check_limit, instant_us, page, part, tag_filter
 from api.run_watch import SETTLED
 from api.services import Services
 from api.submissions import AnyRunRequest, Caller, RunRequest, check_models, preview_run, ring_all, start_run
@@ -143,10 +144,12 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
         return await _view(services, run_id)
 
     @router.get("/v1/runs/{run_id}/steps", summary="A run's steps in the order they ran")
-    async def steps(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    async def steps(  # pyright: ignore[reportUnusedFunction]
+        run_id: str, limit: int | None = None, cursor: str | None = None
+    ) -> dict[str, Any]:
         await services.run_watch.run(run_id)
         rows = await services.database.read(lambda tx: steps_view(tx, run_id))
-        return {"object": "list", "data": rows, "next_cursor": None}
+        return part(rows, limit, cursor, name=itemgetter("id"))
 
     @router.get("/v1/runs/{run_id}/events", summary="A run's history, as JSON or as a live stream")
     async def events(  # pyright: ignore[reportUnusedFunction]
@@ -228,11 +231,13 @@ async def _payload(request: Request) -> Any:
 
 
 def _webhook_routes(router: APIRouter, services: Services) -> None:
-    @router.get("/v1/runs/{run_id}/webhooks", summary="The run's webhook deliveries with every try")
-    async def deliveries(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    @router.get("/v1/runs/{run_id}/webhooks", summary="The run's webhook deliveries with every try, newest first")
+    async def deliveries(  # pyright: ignore[reportUnusedFunction]
+        run_id: str, limit: int | None = None, cursor: str | None = None
+    ) -> dict[str, Any]:
         await services.run_watch.run(run_id)
         rows = await services.database.read(lambda tx: deliveries_view(tx, run_id))
-        return {"object": "list", "data": rows, "next_cursor": None}
+        return part(rows[::-1], limit, cursor, name=itemgetter("id"))
 
     @router.post("/v1/webhooks/{delivery_id}/redeliver", status_code=202, summary="Send a webhook once more")
     async def send_again(delivery_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import JSONResponse
 
-from api.params import check_limit, page
+from api.params import check_cursor, check_limit, page
 from api.services import Services
 from api.submissions import definition_of, unknown_names
 from engine.clock import now_us
@@ -84,8 +84,8 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
     async def listed(  # pyright: ignore[reportUnusedFunction]
         workflow: str | None = None, limit: int = 50, cursor: str | None = None
     ) -> dict[str, Any]:
-        size = check_limit(limit)
-        rows = await services.database.read(lambda tx: list_schedules(tx, cursor, size + 1, workflow))
+        size, before = check_limit(limit), check_cursor(cursor)
+        rows = await services.database.read(lambda tx: list_schedules(tx, before, size + 1, workflow))
         return page([schedule_view(row) for row in rows], size)
 
     @router.get("/v1/schedules/{schedule}", summary="A schedule by id or name, with its next times")

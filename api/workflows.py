@@ -1,6 +1,7 @@
 """Definitions over HTTP: store, read, validate. Every change is a new version."""
 
 import asyncio
+from operator import itemgetter
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -8,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.asgi import MAX_BODY_BYTES, too_large
 from api.mcp import look_for_a_moment
+from api.params import check_cursor, check_limit, part
 from api.services import Services
 from api.submissions import take_up_new_files, unknown_names
 from engine.clock import now_us
@@ -16,7 +18,7 @@ from engine.errors import NotFound, UserError
 from engine.loader import load
 from engine.schema import language_schema
 from engine.store.database import Row, Tx
-from engine.store.definitions import list_versions, list_workflows
+from engine.store.definitions import list_versions, page_of_workflows
 from engine.views import workflow_view
 from engine.workflow_graph import workflow_graph
 from engine.workflows import find, put, remove
@@ -41,11 +43,12 @@ def routes(services: Services) -> APIRouter:
 
 
 def _reading_routes(router: APIRouter, services: Services) -> None:
-    @router.get("/v1/workflows", summary="List definitions by name")
-    async def list_all() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        rows = await services.database.read(list_workflows)
-        views = [workflow_view(row, text=False) for row in rows]
-        return {"object": "list", "data": views, "next_cursor": None}
+    @router.get("/v1/workflows", summary="Definitions, newest first")
+    async def list_all(limit: int = 50, cursor: str | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        size, before = check_limit(limit), check_cursor(cursor)
+        rows = await services.database.read(lambda tx: page_of_workflows(tx, before, size + 1))
+        views = [workflow_view(row, text=False) for row in rows[:size]]
+        return {"object": "list", "data": views, "next_cursor": rows[size - 1]["id"] if len(rows) > size else None}
 
     @router.get("/v1/workflows/schema.json", summary="JSON Schema of the workflow language, for editors")
     async def schema() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
@@ -68,11 +71,13 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
         return await services.database.read(read)
 
     @router.get("/v1/workflows/{name}/versions", summary="All versions of a definition, newest first")
-    async def versions(name: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    async def versions(  # pyright: ignore[reportUnusedFunction]
+        name: str, limit: int | None = None, cursor: str | None = None
+    ) -> dict[str, Any]:
         rows = await services.database.read(lambda tx: list_versions(tx, name))
         if not rows:
             raise NotFound("workflow_not_found", f"there is no workflow {name!r}", param="name")
-        return {"object": "list", "data": [workflow_view(row) for row in rows], "next_cursor": None}
+        return part([workflow_view(row) for row in rows], limit, cursor, name=itemgetter("version"))
 
 
 async def _row(services: Services, name: str) -> Row:

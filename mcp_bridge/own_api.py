@@ -6,6 +6,7 @@ Over the network for the server on stdio, and without one, straight into the app
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from operator import itemgetter
 from typing import Any, cast
 from urllib.parse import quote
 
@@ -47,7 +48,7 @@ class OwnApi:
 
     async def offers(self, headers: Headers) -> list[Offer]:
         """Every workflow, `get_run`, and the tools of connected servers where the gateway passes them on. Raises: AIGatewayError."""
-        listed = (await self._ask("GET", "/v1/workflows", headers))["data"]
+        listed = await self._workflows(headers)
         known = self._known
         self._known = {entry["name"]: await self._offer(entry, known, headers) for entry in listed}
         named = [get_run_offer(), *(tool_offer(tool) for tool in await self._tools(headers))]
@@ -74,6 +75,16 @@ class OwnApi:
                 if error.code != "workflow_not_found":
                     raise
         raise unknown_tool(name, [offer.name for offer in await self.offers(headers)], server="aigateway")
+
+    async def _workflows(self, headers: Headers) -> list[Mapping[str, Any]]:
+        listed: list[Mapping[str, Any]] = []
+        where = "/v1/workflows?limit=200"
+        while True:
+            told = await self._ask("GET", where, headers)
+            listed += told["data"]
+            if told["next_cursor"] is None:
+                return sorted(listed, key=itemgetter("name"))
+            where = f"/v1/workflows?limit=200&cursor={told['next_cursor']}"
 
     async def _offer(
         self, entry: Mapping[str, Any], known: Mapping[str, tuple[str, Offer]], headers: Headers

@@ -75,14 +75,9 @@ def events(*, run_id: RunArgument, as_json: JsonOption = False, config: ConfigOp
     from aigateway.client import path
 
     with connect(config) as client:
-        answer = client.get(path("runs", run_id, "events"))
-        cursor = answer["next_cursor"]
-        while cursor is not None:
-            page = client.get(path("runs", run_id, "events"), {"cursor": cursor})
-            answer["data"] += page["data"]
-            cursor = page["next_cursor"]
+        answer = client.get_all(path("runs", run_id, "events"))
     if as_json:
-        print_json(answer | {"next_cursor": None})
+        print_json(answer)
         return
     print_table(
         ("at", "event", "step", "attempt"),

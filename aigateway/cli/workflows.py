@@ -26,9 +26,9 @@ def register(app: typer.Typer) -> None:
 
 @group.command("list", epilog="Example: aigateway workflows list --json")
 def list_workflows(*, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Lists the definitions that the server has."""
+    """Lists the definitions that the server has, newest first."""
     with connect(config) as client:
-        answer = client.get("/v1/workflows")
+        answer = client.get_all("/v1/workflows")
     if as_json:
         print_json(answer)
         return

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 
 from engine.store.database import Row, Tx
 from engine.store.statements import Statement
@@ -23,6 +23,13 @@ _LIST = Statement(
     select(workflows, workflow_versions.c.version, workflow_versions.c.digest, workflow_versions.c.origin)
     .select_from(workflows.join(workflow_versions, workflow_versions.c.id == workflows.c.version_id))
     .order_by(workflows.c.name)
+)
+_PAGE = Statement(
+    select(workflows, workflow_versions.c.version, workflow_versions.c.digest, workflow_versions.c.origin)
+    .select_from(workflows.join(workflow_versions, workflow_versions.c.id == workflows.c.version_id))
+    .where(or_(bindparam("before") == "", workflows.c.id < bindparam("before")))
+    .order_by(workflows.c.id.desc())
+    .limit(bindparam("most"))
 )
 _NAMES = Statement(select(workflows.c.name).order_by(workflows.c.name))
 _INSERT = Statement(
@@ -66,6 +73,11 @@ def newest_version(tx: Tx, name: str) -> Row | None:
 def list_workflows(tx: Tx) -> list[Row]:
     """All, by name."""
     return tx.all(_LIST)
+
+
+def page_of_workflows(tx: Tx, before: str | None, most: int) -> list[Row]:
+    """Newest first: as their names were first stored."""
+    return tx.all(_PAGE, {"before": before or "", "most": most})
 
 
 def workflow_names(tx: Tx) -> list[str]:

@@ -279,7 +279,7 @@ def test_runs_are_forked_and_signalled(tmp_path: Path) -> None:
 def test_definitions_are_listed_shown_and_pushed(tmp_path: Path) -> None:
     gateway = Gateway()
     entry = {"name": "mine", "version": 2, "updated_at": "now", "config_yaml": "name: mine"}
-    gateway.answers["/v1/workflows"] = (200, {"object": "list", "data": [entry]})
+    gateway.answers["/v1/workflows"] = (200, {"object": "list", "data": [entry], "next_cursor": None})
     gateway.answers["/v1/workflows/mine"] = (200, entry)
     text = "name: mine\nsteps:\n  - {id: a, type: set, value: 1}  # kept\n"
     (tmp_path / "mine.yaml").write_text(text)
@@ -303,6 +303,7 @@ def test_spend_is_shown_and_written(tmp_path: Path) -> None:
     gateway.answers["/v1/spend.csv"] = (200, "model,cost_usd\r\nm,0.5\r\n")
     assert aigateway(gateway, "spend", "--by", "model", cwd=tmp_path)[:2] == (0, "m\t3\t$0.50\t1\t9\n")
     assert gateway.asked[-1][1] == "/v1/spend?group_by=model"
+    assert aigateway(gateway, "spend", "--by", "model,tag", "--json", cwd=tmp_path)[0] == 0
     assert aigateway(gateway, "spend", "--since", "2026-11-01", "--csv", "out.csv", cwd=tmp_path)[0] == 0
     assert (tmp_path / "out.csv").read_bytes() == b"model,cost_usd\r\nm,0.5\r\n"
     assert "since=2026-11-01T00%3A00%3A00%2B00%3A00" in gateway.asked[-1][1]
