@@ -21,7 +21,7 @@ from api.errors import HttpError, Problem, internal_problem, problem_of
 from api.idempotency import Idempotent
 from api.mcp_server import McpEndpoint
 from api.messages import CountTokensEndpoint, begin_messages
-from api.openapi import describe_hot_routes
+from api.openapi import complete_document
 from api.pages.reference import add_reference
 from api.pages.routes import routes as page_routes
 from api.params import FORM
@@ -57,7 +57,7 @@ def create_app(services: Services) -> App:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
-    describe_hot_routes(app)
+    complete_document(app)
     add_reference(app)
     keys_required = services.auth == "required"
     gate = Gate(

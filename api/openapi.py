@@ -1,4 +1,4 @@
-"""Describes the plain ASGI routes in the OpenAPI document, where FastAPI cannot see them."""
+"""What FastAPI cannot see for the OpenAPI document: the plain ASGI routes, and the one shape that every refusal has."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -112,15 +112,77 @@ _HOT_ROUTES: Mapping[str, dict[str, Any]] = {
 }
 
 
-def describe_hot_routes(app: FastAPI) -> None:
-    """Add them to what `/openapi.json` answers."""
+_NULLABLE_TEXT: dict[str, Any] = {"type": ["string", "null"]}
+_NULLABLE_NUMBER: dict[str, Any] = {"type": ["integer", "null"]}
+_ERROR: dict[str, Any] = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "code", "param"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "code": _NULLABLE_TEXT,
+                "param": {**_NULLABLE_TEXT, "description": "The field that is wrong."},
+                "details": {
+                    "type": "array",
+                    "description": "Every mistake, where there can be several.",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "message": {"type": "string"},
+                            "path": _NULLABLE_TEXT,
+                            "line": _NULLABLE_NUMBER,
+                            "column": _NULLABLE_NUMBER,
+                            "suggestion": _NULLABLE_TEXT,
+                        },
+                    },
+                },
+            },
+        }
+    },
+    "examples": [
+        {
+            "error": {
+                "message": "No model is called `fst`. Nearest: `fast`.",
+                "type": "invalid_request_error",
+                "code": "model_not_found",
+                "param": "model",
+            }
+        }
+    ],
+}
+_REFUSED: dict[str, Any] = {
+    "description": _ONE_SHAPE,
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+
+
+def complete_document(app: FastAPI) -> None:
+    """Add all that to what `/openapi.json` answers."""
     made_by_fastapi = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = made_by_fastapi()
+        _describe_refusals(document)
         for path, operation in _HOT_ROUTES.items():
             headers = _HEADERS.get(path, [])
             document["paths"].setdefault(path, {})["post"] = {**operation, "parameters": headers}
         return document
 
     app.openapi = openapi  # pyright: ignore[reportAttributeAccessIssue] - FastAPI's documented way to extend it
+
+
+def _describe_refusals(document: dict[str, Any]) -> None:
+    """FastAPI tells of a 422 in a shape of its own, which is never answered here."""
+    schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Error"] = _ERROR
+    for left_out in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(left_out, None)
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+            if path.startswith("/v1/"):
+                operation["responses"].setdefault("4XX", _REFUSED)

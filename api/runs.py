@@ -40,6 +40,12 @@ DryRun = Annotated[
     bool,
     Query(description="Start nothing: answer 200 with what each step would send and the range of what it would cost."),
 ]
+_OUTCOMES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "`run_id`, `status`, `output` and `metrics`"},
+    202: {"description": "It goes on: `id`, `status` and `links`, as on submission"},
+    409: {"description": "It was cancelled or is paused: `error` and the metrics"},
+    502: {"description": "It failed: `error` and the metrics"},
+}
 LastEventId = Annotated[int, Header(ge=0, le=_LARGEST_NUMBER, description="Only what came behind this event.")]
 EventsCursor = Annotated[int, Query(ge=0, le=_LARGEST_NUMBER, description="`next_cursor` of the page before.")]
 EventsLimit = Annotated[int, Query(ge=1, le=_EVENTS_A_PAGE)]
@@ -100,7 +106,7 @@ def _submission_routes(router: APIRouter, services: Services) -> None:
             return JSONResponse(await preview_run(services, asked.workflow, asked))
         return _accepted((await start_run(services, asked.workflow, asked, caller_of(request, idempotency_key))).run)
 
-    @router.post("/v1/workflow/{name}", summary="Run a workflow and wait for its output")
+    @router.post("/v1/workflow/{name}", summary="Run a workflow and wait for its output", responses=_OUTCOMES)
     async def run_and_wait(  # pyright: ignore[reportUnusedFunction]
         name: str,
         request: Request,

@@ -23,15 +23,18 @@ from engine.views import workflow_view
 from engine.workflow_graph import workflow_graph
 from engine.workflows import find, put, remove
 
-_YAML_BODY = {
+_ECHO = {"id": "ask", "type": "llm", "model": "simulated/echo", "prompt": "Hello ${input.name}"}
+_YAML = "name: hello\nsteps:\n  - {id: ask, type: llm, model: simulated/echo, prompt: 'Hello ${input.name}'}\n"
+_BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/yaml": {"schema": {"type": "string"}},
-            "application/json": {"schema": {"type": "object"}},
+            "application/yaml": {"schema": {"type": "string"}, "example": _YAML},
+            "application/json": {"schema": {"type": "object"}, "example": {"name": "hello", "steps": [_ECHO]}},
         },
     }
 }
+_STORED: dict[int | str, dict[str, Any]] = {200: {"description": "Changed, or the same"}, 201: {"description": "New"}}
 
 
 def routes(services: Services) -> APIRouter:
@@ -91,7 +94,7 @@ async def _row(services: Services, name: str) -> Row:
 
 
 def _writing_routes(router: APIRouter, services: Services) -> None:
-    @router.put("/v1/workflows/{name}", summary="Store a definition", openapi_extra=_YAML_BODY)
+    @router.put("/v1/workflows/{name}", summary="Store a definition", openapi_extra=_BODY, responses=_STORED)
     async def store(name: str, request: Request) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         definition = await _checked(request, name)
         if definition.name != name:
@@ -106,7 +109,7 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
     async def forget(name: str) -> None:  # pyright: ignore[reportUnusedFunction]
         await services.database.write(lambda tx: remove(tx, name))
 
-    @router.post("/v1/workflows/validate", summary="Check a definition without storing it", openapi_extra=_YAML_BODY)
+    @router.post("/v1/workflows/validate", summary="Check a definition without storing it", openapi_extra=_BODY)
     async def validate(request: Request) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         definition = await _checked(request, None)
         return {"valid": True, "name": definition.name, "warnings": await _warnings(services, definition)}
