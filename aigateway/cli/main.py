@@ -14,7 +14,7 @@ import typer
 
 from aigateway import __version__
 from aigateway.cli import database, demo, doctor, keys, mcp, run, runs, schedules, serve, spend, workflows
-from engine.errors import AIGatewayError, Mistake, UserError
+from engine.errors import AIGatewayError, Conflict, Mistake, NotFound, UserError
 
 app = typer.Typer(
     name="aigateway",
@@ -90,7 +90,8 @@ def _known(error: AIGatewayError) -> int:
     lines = [mistake.message for mistake in error.details] if error.code == "invalid_config" else []
     for line in lines or _with_details(error):
         typer.echo(f"aigateway: {line}", err=True)
-    return 2 if isinstance(error, UserError) else 1
+    misused = isinstance(error, UserError) and not isinstance(error, NotFound | Conflict)
+    return 2 if misused else 1
 
 
 def _with_details(error: AIGatewayError) -> list[str]:

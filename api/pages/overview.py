@@ -1,6 +1,6 @@
 """`/dashboard`: what was spent on what, how the system stands, what ran last."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import Response
@@ -10,6 +10,8 @@ from api.pages.run_list import run_rows
 from api.pages.spend_chart import DAYS, by_day, by_name, chart, last_days
 from api.services import Services
 from engine.clock import now_us
+from engine.errors import UserError
+from engine.store.api_keys import key_names
 from engine.store.database import Row, Tx
 from engine.store.gauges import read_queue
 from engine.store.spend import DAY_US, spend
@@ -17,20 +19,25 @@ from engine.store.workers import count_workers
 
 _LATEST_RUNS = 12
 _MOST_NAMES = 12
+_PERIODS = {1: "Today", 7: "7 days", DAYS: f"{DAYS} days"}
 
 
-async def overview(services: Services) -> Response:
-    """The page; days are UTC."""
+async def overview(services: Services, days: int) -> Response:
+    """The page; days are UTC. What money was spent on is told of the last `days`."""
+    if days not in _PERIODS:
+        raise UserError("invalid_parameter", f"days must be one of {', '.join(map(str, _PERIODS))}", param="days")
     now = now_us()
     found = await services.database.read(lambda tx: _read(tx, now))
-    return await page("overview.html", {"here": "overview", **found, **_spend_values(found["spend"], now // DAY_US)})
+    told = _of_all_days(found["spend"], now // DAY_US) | _by_names(found, now // DAY_US - days)
+    return await page("overview.html", {"here": "overview", **found, **told, "days": days, "names": _PERIODS})
 
 
 def _read(tx: Tx, now: int) -> dict[str, Any]:
     since = (now // DAY_US - DAYS + 1) * DAY_US
     queue = read_queue(tx, now)
     return {
-        "spend": spend(tx, ("day", "provider", "model", "workflow"), {"since": since}),
+        "spend": spend(tx, ("day", "provider", "model", "workflow", "key"), {"since": since}),
+        "keys": key_names(tx),
         "runs": run_rows(tx, {}, _LATEST_RUNS),
         "workers": count_workers(tx, now),
         "waiting": sum(queue.depth.values()),
@@ -38,15 +45,24 @@ def _read(tx: Tx, now: int) -> dict[str, Any]:
     }
 
 
-def _spend_values(rows: Sequence[Row], today: int) -> dict[str, Any]:
+def _of_all_days(rows: Sequence[Row], today: int) -> dict[str, Any]:
     days = by_day(rows, today)
-    models = by_name(rows, lambda row: (row["model"], row["provider"]))
-    workflows = by_name(rows, lambda row: (row["workflow"] or "", ""))
+    return {"periods": [last_days(days, number, name) for number, name in _PERIODS.items()], "chart": chart(days)}
+
+
+def _by_names(found: Mapping[str, Any], before: int) -> dict[str, Any]:
+    """The tables, of the days behind that one."""
+    rows = [row for row in found["spend"] if row["day"] > before]
+    keys = found["keys"]
+    tables = (
+        ("Model", "unknown", by_name(rows, lambda row: (row["model"], row["provider"]))),
+        ("Provider", "unknown", by_name(rows, lambda row: (row["provider"], ""))),
+        ("Workflow", "outside workflows", by_name(rows, lambda row: (row["workflow"] or "", ""))),
+        ("Key", "without a key", by_name(rows, lambda row: (keys.get(row["key"], row["key"] or ""), ""))),
+    )
     return {
-        "periods": [last_days(days, 1, "Today"), last_days(days, 7, "7 days"), last_days(days, DAYS, "30 days")],
-        "chart": chart(days),
-        "models": models[:_MOST_NAMES],
-        "more_models": len(models[_MOST_NAMES:]),
-        "workflows": workflows[:_MOST_NAMES],
-        "more_workflows": len(workflows[_MOST_NAMES:]),
+        "tables": [
+            {"title": title, "nameless": nameless, "rows": sums[:_MOST_NAMES], "more": len(sums[_MOST_NAMES:])}
+            for title, nameless, sums in tables
+        ]
     }

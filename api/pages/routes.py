@@ -26,14 +26,14 @@ def routes(services: Services) -> APIRouter:
 
 def _page_routes(router: APIRouter, services: Services) -> None:
     @router.get("/dashboard", summary="Spend, the system's state, the latest runs")
-    async def show_overview() -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await overview(services)
+    async def show_overview(days: int = 30) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await overview(services, days)
 
-    @router.get("/dashboard/runs", summary="All runs, by status and workflow")
+    @router.get("/dashboard/runs", summary="All runs, by status, workflow and search")
     async def show_runs(  # pyright: ignore[reportUnusedFunction]
-        status: str = "", workflow: str = "", before: str = ""
+        status: str = "", workflow: str = "", q: str = "", before: str = ""
     ) -> Response:
-        return await run_list(services, status=status, workflow=workflow.strip(), before=before)
+        return await run_list(services, status=status, workflow=workflow.strip(), text=q.strip(), before=before)
 
     @router.get("/dashboard/runs/{run_id}", summary="One run as a timeline")
     async def show_run(run_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]

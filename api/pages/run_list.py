@@ -1,4 +1,4 @@
-"""`/dashboard/runs`: all runs, newest first, by status and workflow, a page at a time."""
+"""`/dashboard/runs`: all runs, newest first, by status, workflow and search, a page at a time."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -41,14 +41,14 @@ def _row(tx: Tx, run: Row, now: int) -> dict[str, Any]:
     }
 
 
-async def run_list(services: Services, *, status: str, workflow: str, before: str) -> Response:
+async def run_list(services: Services, *, status: str, workflow: str, text: str, before: str) -> Response:
     """The page; empty filters do not filter. Raises: UserError for a status that there is none of."""
     if status and status not in set(RunStatus):
         raise UserError("invalid_parameter", f"there is no run status {status!r}", param="status")
-    filters = {"status": status, "workflow": workflow, "before": before}
+    filters = {"status": status, "workflow": workflow, "text": text, "before": before}
     rows, names = await services.database.read(lambda tx: (run_rows(tx, filters, _PAGE + 1), workflow_names(tx)))
     shown = rows[:_PAGE]
-    asked = {name: value for name, value in (("status", status), ("workflow", workflow)) if value}
+    asked = {name: value for name, value in (("status", status), ("workflow", workflow), ("q", text)) if value}
     older = {**asked, "before": shown[-1]["id"]} if len(rows) > _PAGE else None
     values = {
         "here": "runs",
@@ -57,6 +57,7 @@ async def run_list(services: Services, *, status: str, workflow: str, before: st
         "statuses": list(RunStatus),
         "status": status,
         "workflow": workflow,
+        "text": text,
         "older": urlencode(older, errors="replace") if older else None,
         "newest": urlencode(asked, errors="replace") if before else None,
     }

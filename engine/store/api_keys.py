@@ -21,6 +21,7 @@ _FIND = Statement(
     .order_by(api_keys.c.id)
 )
 _ANY = Statement(select(api_keys.c.id).where(api_keys.c.revoked_us.is_(None)).limit(1))
+_NAMES = Statement(select(api_keys.c.id, api_keys.c.name))
 _LIST = Statement(
     select(api_keys)
     .where(or_(bindparam("before") == "", api_keys.c.id < bindparam("before")))
@@ -93,6 +94,11 @@ def any_key(tx: Tx) -> bool:
 def list_keys(tx: Tx, before: str | None, most: int) -> list[Row]:
     """Newest first, revoked ones too."""
     return tx.all(_LIST, {"before": before or "", "most": most})
+
+
+def key_names(tx: Tx) -> dict[str, str]:
+    """The names of all keys by their ids, revoked ones too."""
+    return {row["id"]: row["name"] for row in tx.all(_NAMES)}
 
 
 def revoke_key(tx: Tx, key_id: str, now: int) -> None:

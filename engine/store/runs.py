@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, not_, or_, select, update
 
 from engine.states import RUN_ENDED, RunStatus, StepStatus
 from engine.store.database import Row, Tx
@@ -236,8 +236,19 @@ def runs_past_deadline(tx: Tx, now: int, most: int) -> list[str]:
     return [row["id"] for row in tx.all(_PAST_DEADLINE, {"now": now, "most": most})]
 
 
+def _found(text: str) -> ColumnElement[bool]:
+    tagged = select(run_tags.c.run_id).where(run_tags.c.key + ":" + run_tags.c.value == text)
+    return or_(
+        runs.c.id.startswith(text.lower(), autoescape=True),
+        func.lower(runs.c.workflow_name).contains(text.lower(), autoescape=True),
+        runs.c.id.in_(tagged),
+    )
+
+
 def list_runs(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:
-    """Newest first. Filters: status, workflow, since (us), before (id), tag (key, value); absent ones do not filter."""
+    """Newest first. Filters: status, workflow, since (us), before (id), tag (key, value) and text, which is how the id begins,
+    a part of the workflow's name, or a tag as `key:value`; absent ones do not filter.
+    """
     query = select(runs).where(_SEEN).order_by(runs.c.id.desc()).limit(limit)
     if filters.get("status"):
         query = query.where(runs.c.status == filters["status"])
@@ -251,6 +262,8 @@ def list_runs(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:
         key, value = filters["tag"]
         query = query.join(run_tags, run_tags.c.run_id == runs.c.id)
         query = query.where(run_tags.c.key == key, run_tags.c.value == value)
+    if filters.get("text"):
+        query = query.where(_found(filters["text"]))
     return tx.all(Statement(query))
 
 

@@ -131,6 +131,8 @@ def test_a_revoked_key_is_out_within_two_seconds(up: Guarded) -> None:
     # Revoked behind the server's back, as another process would do it.
     with_database = up.gateway.run("keys", "revoke", "leaver")
     assert with_database.returncode == 0, with_database.stderr
+    nobody = up.gateway.run("keys", "revoke", "nobody")  # failed, not misused: the same as over HTTP
+    assert (nobody.returncode, nobody.stderr) == (1, "aigateway: there is no key nobody\n")
 
     def refused() -> bool:
         answer = httpx2.get(f"{up.gateway.url}/v1/models", headers=bearer(secret), trust_env=False)

@@ -9,6 +9,7 @@ import pytest
 from stage import Stage
 from starlette.testclient import TestClient
 
+from engine.api_keys import NewKey, create_key, new_secret
 from engine.clock import now_us
 from engine.ledger import CallScope, CostSource
 from engine.ports import Failed, Succeeded
@@ -85,10 +86,29 @@ def test_the_overview_adds_up_today_7_and_30_days(stage: Stage, browser: TestCli
     assert "gpt-6-luna openai 3 495 $7.00" in page.text
     assert "own vllm 1 165 $0.00 + 1 unknown" in page.text
     assert "digest 1 165 $0.00 + 1 unknown" in page.text and "outside workflows 3 495 $7.00" in page.text
+    assert "By provider, 30 days" in page.text and "openai 3 495 $7.00" in page.text
     bars = [attributes for attributes in page.all("rect") if attributes.get("class") == "bar"]
     assert len(bars) == 30
     assert [bar["height"] for bar in bars if bar["height"] != "0.0"] == ["100.0", "50.0", "25.0"]
     assert re.search(r"\d{4}-\d\d-\d\d: \$4\.00, 1 call, 165 tokens", page.text)
+
+
+def test_the_overview_tells_on_what_in_each_period_and_by_which_key(stage: Stage, browser: TestClient) -> None:
+    laptop = NewKey("laptop")
+    key = stage.write(lambda tx: create_key(tx, laptop, new_secret(), now_us()))
+    for days_ago, usd, who in ((0, 1, key.id), (3, 2, None), (20, 4, key.id)):
+        call = stage.open(at_us=now_us() - days_ago * DAY_US, scope=CallScope("r", key_id=who))
+        stage.settle(call, cost_picousd=usd * 10**12)
+    assert "By key, 30 days" in get(browser, "/dashboard").text
+    for days, told in (
+        (1, ("By key, today", "laptop 1 165 $1.00")),
+        (7, ("laptop 1 165 $1.00", "without a key 1 165 $2.00")),
+        (30, ("laptop 2 330 $5.00", "without a key 1 165 $2.00")),
+    ):
+        text = get(browser, f"/dashboard?days={days}").text
+        assert all(words in text for words in told), (days, text)
+        assert "30 days $7.00 3 calls" in text
+    assert "days must be one of 1, 7, 30" in get(browser, "/dashboard?days=2", 400).text
 
 
 def test_the_overview_links_the_latest_runs(stage: Stage, browser: TestClient) -> None:
@@ -115,6 +135,11 @@ def test_runs_are_filtered_and_paged(stage: Stage, browser: TestClient) -> None:
     assert listed(get(browser, "/dashboard/runs?status=succeeded")) == [other]
     assert listed(get(browser, "/dashboard/runs?workflow=other&status=succeeded")) == [other]
     assert not listed(get(browser, "/dashboard/runs?workflow=nothing"))
+    tagged = stage.submit(TWO_STEPS, tags={"team": "press"})
+    for words in (other, other[:30].upper(), "THE"):
+        assert listed(get(browser, f"/dashboard/runs?q={words}")) == [other]
+    assert listed(get(browser, "/dashboard/runs?q=team:press")) == [tagged]
+    assert not listed(get(browser, "/dashboard/runs?q=o%25r"))  # no pattern
     kept = next(a for a in get(browser, "/dashboard/runs?workflow=two-steps").addresses() if "before=" in a)
     assert "workflow=two-steps" in kept
     assert "there is no run status 'lost'" in get(browser, "/dashboard/runs?status=lost", 400).text
