@@ -7,9 +7,10 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from api.dry_run import dry_run
+from api.params import FORM
 from api.services import Services
 from engine.addresses import check_address
 from engine.agent_steps import ANY_TOOL, split_tool
@@ -59,10 +60,21 @@ class RunRequest(BaseModel):
     start_at: AwareDatetime | None = Field(default=None, description="No step starts before this time.")
 
 
+def _form(workflow: object) -> str:
+    """What a workflow is meant to be: a mistake is told of that alone, and by the field's own name."""
+    return FORM + ("definition" if isinstance(workflow, dict) else "name")
+
+
+_Name = Annotated[str, Tag(FORM + "name")]
+_Inline = Annotated[dict[str, Any], Tag(FORM + "definition")]
+
+
 class AnyRunRequest(RunRequest):
     """Body of `POST /v1/runs`."""
 
-    workflow: str | dict[str, Any] = Field(description="A stored workflow's name, or a whole definition.")
+    workflow: Annotated[_Name | _Inline, Discriminator(_form)] = Field(
+        description="A stored workflow's name, or a whole definition."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,7 +213,10 @@ class Router:
         owner = provider_of_model(name)
         if owner is None:
             return None
-        own = [provider for provider in self._providers.values() if _is_at(provider, owner)]
+        providers = list(self._providers.values())
+        own = [provider for provider in providers if _is_at(provider, owner)]
+        # Many speak OpenAI's protocol: the protocol alone tells only where nobody is there by name or address.
+        own = own or [provider for provider in providers if provider.config.type == owner]
         return own[0] if len(own) == 1 else None
 
     async def _list_or_503(self, provider: Provider) -> list[str]:
@@ -256,9 +259,7 @@ def _flat(group: Group) -> Iterator[Candidate]:
 
 def _is_at(provider: Provider, owner: str) -> bool:
     config = provider.config
-    if config.name == owner or config.type == owner:
-        return True
-    return config.type == "openai" and library_id(config) == owner
+    return config.name == owner or (config.type in ("openai", "anthropic") and library_id(config) == owner)
 
 
 def _unavailable(name: str, silent: Sequence[str]) -> RetryableError:

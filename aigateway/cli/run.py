@@ -117,9 +117,9 @@ def _view(*, follow: bool, as_json: bool) -> "View":
 
 
 def _watch(client: "Client", run_id: str, view: "View", *, as_json: bool, embedded: bool) -> None:
-    from aigateway.cli.progress import follow
+    try:  # around the import too: it is slow enough to be interrupted
+        from aigateway.cli.progress import follow
 
-    try:
         ended = follow(client, run_id, view)
     except KeyboardInterrupt:
         then = "it goes on with the next `aigateway serve`" if embedded else "the run goes on"

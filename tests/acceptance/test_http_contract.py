@@ -157,6 +157,7 @@ def test_info_health_ready_and_unknown_routes(up: Gateway) -> None:
     assert health["status"] == "healthy" and {"timestamp", "version"} <= health.keys()
     ready = up.http.get("/ready")
     assert ready.status_code == 200 and ready.json()["workers"] == 1
+    assert [up.http.head(path).status_code for path in ("/", "/health", "/ready")] == [200] * 3
     error_of(up.http.get("/v1/nothing"), 404)
     error_of(up.http.get("/v1/chat/completions"), 405)
     assert "/v1/chat/completions" in up.http.get("/openapi.json").json()["paths"]
@@ -314,6 +315,7 @@ def test_idempotency_key(up: Gateway) -> None:
         ("/v1/workflows/double/runs", {"input": {"n": 1}, "start_at": "9999-12-31T23:59:59-14:00"}, 400, "start_at"),
         ("/v1/workflows/double/runs", {"input": {"n": 1}, "start_at": "0001-01-01T00:00:00+14:00"}, 400, "start_at"),
         ("/v1/runs", {"input": {}}, 400, "workflow"),
+        ("/v1/runs", {"workflow": 5}, 400, "workflow"),
         (
             "/v1/runs",
             {"workflow": {"name": "x", "steps": [{"id": "a", "type": "llm", "model": "nothing", "prompt": "x"}]}},

@@ -101,6 +101,17 @@ def test_a_name_that_two_providers_list_has_to_be_written_out() -> None:
         resolve("shared")
 
 
+def test_a_priced_name_is_its_makers_among_all_that_speak_the_protocol() -> None:
+    openai = Listed("openai", "openai", None)
+    at_google = Listed("google", "openai", None, base_url="https://generativelanguage.googleapis.com/v1beta/openai")
+    mine = Listed("mine", "openai", None, base_url="http://127.0.0.1:9/v1")
+    assert resolve("gpt-4o-mini", openai, at_google, mine) == ["openai/gpt-4o-mini"]
+    assert resolve("gemini-2.5-flash", openai, at_google, mine) == ["google/gemini-2.5-flash"]
+    assert resolve("gpt-4o-mini", mine) == ["mine/gpt-4o-mini"]
+    with pytest.raises(NotFound, match="google, mine could not be asked"):
+        resolve("gpt-4o-mini", at_google, mine)
+
+
 def test_a_circle_of_names_is_refused() -> None:
     with pytest.raises(NotFound, match="leads back to itself"):
         resolve("loop")
