@@ -1,6 +1,7 @@
 """The MCP bridge over HTTP: state of each server, every tool with its schema, a direct call."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import asdict
 from operator import itemgetter
 from typing import Annotated, Any
@@ -11,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.errors import HttpError
 from api.params import part
 from api.services import ChatBook, Services
+from engine.errors import Mistake, UserError
 from engine.ledger import CallScope
 from engine.states import ErrorClass
+from engine.tool_params import wrong_params
 from mcp_bridge.booking import BookedTools
 from mcp_bridge.catalogue import Tool
 from mcp_bridge.errors import ToolError
@@ -63,6 +66,7 @@ def routes(services: Services) -> APIRouter:
     async def call(tool: str, request: Request, asked: ToolCall | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         told = asked or ToolCall()
         found = await _found(services, tool, told)
+        _check_params(found, told.params)
         booked = BookedTools(
             services.bridge,
             ChatBook(services),
@@ -94,6 +98,14 @@ async def _found(services: Services, tool: str, told: ToolCall) -> Tool:
         raise _as_http(error) from error
     except TimeoutError as error:
         raise HttpError(504, "timeout", f"no server with {tool} was found within {told.timeout_s:g} s") from error
+
+
+def _check_params(tool: Tool, params: Mapping[str, Any]) -> None:
+    """Refuse what the tool's own schema forbids before anything is sent. Raises: UserError."""
+    wrong = [Mistake(message, f"params.{param}") for param, message in wrong_params(params, tool.input_schema)]
+    if wrong:
+        message = f"{tool.server}/{tool.name}, {wrong[0].path}: {wrong[0].message}"
+        raise UserError("invalid_params", message, param=wrong[0].path, details=wrong)
 
 
 def _as_http(error: ToolError) -> HttpError:

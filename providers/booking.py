@@ -21,6 +21,7 @@ from providers.received import Received
 from providers.routing import Candidate
 
 _ERROR_SHOWN = 2000
+_LEFT = (asyncio.CancelledError, GeneratorExit)
 
 
 class Call:
@@ -202,10 +203,12 @@ def _error_class(error: BaseException | None) -> ErrorClass | None:
         return None
     if isinstance(error, ProviderError):
         return error.error_class
-    return ErrorClass.CANCELLED if isinstance(error, (asyncio.CancelledError, GeneratorExit)) else ErrorClass.INTERNAL
+    return ErrorClass.CANCELLED if isinstance(error, _LEFT) else ErrorClass.INTERNAL
 
 
 def _shown(error: BaseException) -> str:
     if isinstance(error, AIGatewayError):
         return error.message[:_ERROR_SHOWN]
+    if isinstance(error, _LEFT):
+        return "the caller left, or was told to stop, before the answer was complete"
     return (str(error) or type(error).__name__)[:_ERROR_SHOWN]

@@ -44,6 +44,7 @@ def test_in_mid_stream(up: tuple[str, Stand], route: str, dialect: str) -> None:
     if setting == "cancel":
         assert state["calls"][-1]["outcome"] == "client_gone"
         assert not row["success"] and row["error_class"] == "cancelled" and row["cost_source"] == "estimated"
+        assert "the caller left" in row["error"], row
     else:
         assert state["calls"][-1]["outcome"] == "slow"
         assert row["success"] and row["completion_tokens"] == 12 and row["cost_source"] == "priced"

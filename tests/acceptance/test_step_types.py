@@ -202,3 +202,7 @@ def test_a_tools_parameters_are_checked_before_anything_runs(up: Gateway) -> Non
     unknown = {"name": "typed", "steps": [{**step, "tool": "git_lgo"}]}
     error = up.http.post("/v1/runs", json={"workflow": unknown}).json()["error"]
     assert error["code"] == "tool_not_found" and "git_log" in error["message"]
+    called = up.http.post("/v1/mcp/tools/git_log", json={"params": {"max_count": "many"}})
+    error = called.json()["error"]
+    assert (called.status_code, error["param"]) == (400, "params.repo_path"), error
+    assert [mistake["path"] for mistake in error["details"]] == ["params.repo_path", "params.max_count"]
