@@ -22,9 +22,10 @@ _MOST_NAMES = 12
 _PERIODS = {1: "Today", 7: "7 days", DAYS: f"{DAYS} days"}
 
 
-async def overview(services: Services, days: int) -> Response:
-    """The page; days are UTC. What money was spent on is told of the last `days`."""
-    if days not in _PERIODS:
+async def overview(services: Services, asked: str) -> Response:
+    """The page; days are UTC. What money was spent on is told of the last `asked`. Raises: UserError."""
+    days = next((number for number in _PERIODS if asked == str(number)), None)
+    if days is None:
         raise UserError("invalid_parameter", f"days must be one of {', '.join(map(str, _PERIODS))}", param="days")
     now = now_us()
     found = await services.database.read(lambda tx: _read(tx, now))

@@ -26,7 +26,7 @@ def routes(services: Services) -> APIRouter:
 
 def _page_routes(router: APIRouter, services: Services) -> None:
     @router.get("/dashboard", summary="Spend, the system's state, the latest runs")
-    async def show_overview(days: int = 30) -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def show_overview(days: str = "30") -> Response:  # pyright: ignore[reportUnusedFunction]
         return await overview(services, days)
 
     @router.get("/dashboard/runs", summary="All runs, by status, workflow and search")
