@@ -19,7 +19,8 @@ from aigateway.banner import print_banner, print_first_key
 from aigateway.garbage import collect_seldom
 from aigateway.open_files import allow_open_files
 from aigateway.reloading import HangUp, Reloader, as_json
-from aigateway.settings import Settings, process_crash_point
+from aigateway.settings import Settings, process_crash_point, process_environment
+from aigateway.tracing import check_tracing, make_tracer
 from aigateway.wiring import Outgoing, set_budgets, take_up_workflows
 from aigateway.working import make_nursery, make_supervisor, stop_s
 from api.app import create_app
@@ -149,6 +150,9 @@ async def _gateway(
 ) -> AsyncGenerator[tuple[Services, Reloader], None]:
     """The parts of an API process and what keeps them to its configuration, entered among the living so that its open calls are found if it dies."""
     crash_at = process_crash_point()
+    environ = process_environment()
+    check_tracing(environ)
+    tracer = make_tracer(environ)
     database = Database(settings.database_url, crash_at=crash_at)
     leases = Database(settings.database_url, readers=0, crash_at=crash_at)
     process_id = new_id()
@@ -188,6 +192,7 @@ async def _gateway(
             metrics_open=settings.server.metrics == "open",
             on_loopback=is_loopback(settings.server.host),
             lives=lambda row: bool(row["host"] != host_name() or not is_dead(locks, row["id"])),
+            tracer=tracer,
             **_waiting(database),
             reload_config=reload_config,
             **_live(settings, outgoing),
@@ -202,6 +207,8 @@ async def _gateway(
         leases.close()
         broker.close()
         lock.release()
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
 
 
 def _waiting(database: Database) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import cast
 
 from aigateway.logs import configure_logging
 from aigateway.reloading import Reloader
-from aigateway.settings import Settings, config_source, process_crash_point, process_settings
+from aigateway.settings import Settings, config_source, process_crash_point, process_environment, process_settings
+from aigateway.tracing import collector, load_library, make_tracer
 from aigateway.wiring import Outgoing, webhook_secret
 from engine.errors import AIGatewayError, UserError
 from engine.ports import StepExecutor
@@ -38,6 +39,8 @@ def load(config_path: str | None) -> Run:
     if settings.redis_url is not None:
         import worker.redis_broker  # noqa: F401, PLC0415  # pyright: ignore[reportUnusedImport] - only where there is one
     connector(settings.database_url)  # loads the driver and opens nothing
+    if collector(process_environment()) is not None:
+        load_library()
     return lambda arguments: _run(config_path, arguments)
 
 
@@ -71,6 +74,7 @@ async def _work(settings: Settings, read: Callable[[], Settings], told: argparse
     keep = Keep(settings.retention.runs_days, settings.retention.requests_days)
     outgoing = Outgoing(settings)
     http = HttpExecutor(rules)
+    tracer = make_tracer(process_environment())
     executors: dict[str, StepExecutor] = {**_calling(outgoing), "http": http, **flow_executors()}
 
     async def take_up(new: Settings) -> Mapping[str, UserError]:
@@ -105,8 +109,13 @@ async def _work(settings: Settings, read: Callable[[], Settings], told: argparse
         metrics_port=told.metrics_port,
         share_health=lambda database: outgoing.failover.health.share(HealthBoard(database)),
         close=close,
+        tracer=tracer,
     )
-    return await run_worker(parts) if step_id is None else await run_alone(parts, step_id, told.keeper)
+    try:
+        return await run_worker(parts) if step_id is None else await run_alone(parts, step_id, told.keeper)
+    finally:
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
 
 
 def _calling(outgoing: Outgoing) -> dict[str, StepExecutor]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from aigateway.reloading import HangUp
 from aigateway.settings import Settings, process_environment
+from aigateway.tracing import check_tracing
 from engine.store.revision import bring_up_to_date
 from worker.nursery import Nursery
 from worker.supervisor import Supervisor
@@ -17,6 +18,7 @@ def run_worker(settings: Settings, *, metrics_port: int | None, config_path: str
     """Supervise `worker.processes` children until SIGTERM or SIGINT; SIGHUP is passed on to them."""
     nursery = make_nursery(config_path)
     bring_up_to_date(settings.database_url)
+    check_tracing(process_environment())
     asyncio.run(_supervise(settings, nursery, metrics_port))
 
 

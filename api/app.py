@@ -41,6 +41,7 @@ def create_app(services: Services) -> App:
         docs_url=None,  # FastAPI's page fetches its program from outside; api.pages draws one
         redoc_url=None,
         max_body_size=MAX_BODY_BYTES,
+        telemetry={"tracing": False},  # api.auth's gate makes the request's span, for hot routes too
         dependencies=[Depends(check_query)],
     )
     hot = hot_routes(services)
@@ -67,6 +68,7 @@ def create_app(services: Services) -> App:
         keys_required=keys_required,
         metrics_open=services.metrics_open,
         on_loopback=services.on_loopback,
+        tracer=services.tracer,
     )
     own_server.connect(gate)
     return gate

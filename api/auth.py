@@ -15,8 +15,10 @@ from api.asgi import App, Message, Receive, Scope, Send, check_length, send_prob
 from api.errors import HttpError, Problem, internal_problem, problem_of
 from api.key_ring import KeyRing, carries_credentials
 from api.origin import check_origin
+from api.request_spans import begin_span, end_span
 from engine.api_keys import ApiKey
 from engine.errors import AIGatewayError, Forbidden
+from engine.tracing import Span, Tracer, trace_id
 
 log = structlog.get_logger(__name__)
 
@@ -36,12 +38,14 @@ class Gate:
         keys_required: bool,
         metrics_open: bool,
         on_loopback: bool,
+        tracer: Tracer | None = None,
     ) -> None:
         self._app = app
         self._hot = hot
         self._keys = keys
         self._keys_required = keys_required
         self._on_loopback = on_loopback
+        self._tracer = tracer
         self._open = _OPEN_PATHS | {"/metrics"} if metrics_open else _OPEN_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,6 +58,7 @@ class Gate:
         state["request_id"] = request_id
         answer = _Answer(send, request_id, scope)
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        span = None if self._tracer is None else self._begin_span(self._tracer, scope)
         started = time.perf_counter()
         try:
             if not self._keys_required:
@@ -72,7 +77,17 @@ class Gate:
             elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
             tell = log.debug if scope["path"] in self._open else log.info
             tell("request", action="http", path=scope["path"], status=answer.status, ms=elapsed_ms)
+            if span is not None:
+                hot = scope["method"] == "POST" and scope["path"] in self._hot
+                end_span(span, scope, answer.status, hot=hot)
             structlog.contextvars.clear_contextvars()
+
+    def _begin_span(self, tracer: Tracer, scope: Scope) -> Span | None:
+        span = begin_span(tracer, scope)
+        if span is not None:
+            scope["state"]["span"] = span
+            structlog.contextvars.bind_contextvars(trace_id=trace_id(span))
+        return span
 
     async def _key_of(self, scope: Scope) -> ApiKey | None:
         """The request's key. Where none is needed, one that nobody made is ignored: clients insist on sending something."""

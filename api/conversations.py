@@ -128,7 +128,12 @@ class ConversationEndpoint:
         if workflow is not None:
             return await submit_for(services, workflow, talk.chat, talk.body, scope)
         route = await services.router.resolve(talk.model)
-        call_scope = CallScope(request_id=state["request_id"], key_id=state.get("key_id"), tags=tags_of(talk.body))
+        call_scope = CallScope(
+            request_id=state["request_id"],
+            key_id=state.get("key_id"),
+            tags=tags_of(talk.body),
+            span=state.get("span"),
+        )
         live = Live(services, route, talk.request, call_scope, started)
         wish = wish_of(route, scope)
         return live if wish is None else await through_cache(services, wish, talk.question, live)

@@ -33,6 +33,7 @@ class EmbeddingsEndpoint:
             call_scope = CallScope(
                 request_id=scope["state"]["request_id"],
                 key_id=scope["state"].get("key_id"),
+                span=scope["state"].get("span"),
             )
             given = {key: value for key, value in body.items() if value is not None}  # some servers choke on a null
             book = ChatBook(self.services)

@@ -70,7 +70,11 @@ def routes(services: Services) -> APIRouter:
         booked = BookedTools(
             services.bridge,
             ChatBook(services),
-            CallScope(request_id=request.state.request_id, key_id=getattr(request.state, "key_id", None)),
+            CallScope(
+                request_id=request.state.request_id,
+                key_id=getattr(request.state, "key_id", None),
+                span=getattr(request.state, "span", None),
+            ),
         )
         try:
             result = await booked.call(found, told.params, server=told.server, timeout_s=told.timeout_s)

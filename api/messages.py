@@ -144,7 +144,8 @@ class CountTokensEndpoint:
             headers = _passed(read_headers(scope))
             route = await self.services.router.resolve(body["model"])
             book = ChatBook(self.services)
-            call_scope = CallScope(request_id=request_id, key_id=scope["state"].get("key_id"))
+            state = scope["state"]
+            call_scope = CallScope(request_id=request_id, key_id=state.get("key_id"), span=state.get("span"))
             counting = self._count(route, Request(body, lambda _: _native(body, headers)), call_scope, book)
             counted = await unless_disconnected(counting, receive, cancel=True)
             if counted is not None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, StreamingResponse
 
 from api.params import check_cursor, check_limit, instant_us, page, part, tag_filter
+from api.request_spans import context_of
 from api.run_watch import SETTLED
 from api.services import Services
 from api.submissions import AnyRunRequest, Caller, RunRequest, check_models, preview_run, ring_all, start_run
@@ -201,10 +202,10 @@ def _control_routes(router: APIRouter, services: Services) -> None:
 
     @router.post("/v1/runs/{run_id}/fork", status_code=201, summary="A new run that goes on from a step of this one")
     async def fork_run(  # pyright: ignore[reportUnusedFunction]
-        run_id: str, asked: ForkRequest, response: Response
+        run_id: str, asked: ForkRequest, request: Request, response: Response
     ) -> dict[str, Any]:
         await check_models(services, asked.models)
-        wanted = Fork(asked.from_step, asked.input, asked.models)
+        wanted = Fork(asked.from_step, asked.input, asked.models, context_of(request.scope))
         run, rings = await services.database.write(lambda tx: fork(tx, services.catalogue, run_id, wanted, now_us()))
         ring_all(services, rings)
         response.headers["location"] = run_links(run["id"])["self"]
@@ -254,7 +255,8 @@ def _webhook_routes(router: APIRouter, services: Services) -> None:
 
 def caller_of(request: Request, idempotency_key: str | None) -> Caller:
     """Who asks, as the middleware found out."""
-    return Caller(request.state.request_id, getattr(request.state, "key_id", None), idempotency_key)
+    key_id = getattr(request.state, "key_id", None)
+    return Caller(request.state.request_id, key_id, idempotency_key, context_of(request.scope))
 
 
 async def _view(services: Services, run_id: str) -> dict[str, Any]:

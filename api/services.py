@@ -13,6 +13,7 @@ from engine.catalogue import Catalogue
 from engine.ledger import Intent, Settlement, refuse_unknown_price
 from engine.ports import Doorbell
 from engine.store.database import Database, Row
+from engine.tracing import Tracer
 from mcp_bridge.bridge import McpBridge
 from providers.failover import Failover
 from providers.pricing import PriceBook
@@ -56,6 +57,7 @@ class Services:
     reject_unknown_prices: bool
     on_client_disconnect: Literal["cancel", "drain"]
     pass_tools: bool  # whether clients of `/mcp` see the tools of connected servers
+    tracer: Tracer | None = None
 
 
 @dataclass(slots=True)

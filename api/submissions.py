@@ -84,6 +84,7 @@ class Caller:
     request_id: str
     key_id: str | None
     idempotency_key: str | None
+    trace_context: str | None
 
 
 async def start_run(services: Services, workflow: str | dict[str, Any], asked: RunRequest, caller: Caller) -> Submitted:
@@ -106,6 +107,7 @@ async def start_run(services: Services, workflow: str | dict[str, Any], asked: R
         key_id=caller.key_id,
         request_id=caller.request_id,
         start_us=_start_us(asked.start_at),
+        trace_context=caller.trace_context,
     )
     done = await services.database.write(lambda tx: submit(tx, services.catalogue, submission, now_us()))
     ring_all(services, done.rings)

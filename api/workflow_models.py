@@ -13,6 +13,7 @@ from typing import Any
 from api.answers import Comment, Telling, Whole
 from api.asgi import Scope
 from api.errors import HttpError
+from api.request_spans import context_of
 from api.run_watch import SETTLED
 from api.runs import LONGEST_WAIT_S
 from api.services import Services
@@ -199,7 +200,7 @@ async def submit_for(services: Services, workflow: str, chat: Json, body: Json, 
         raise Forbidden("model_not_allowed", f"the key {key.name} may not use {model}", param="model")
     definition = await workflow_definition(services, workflow)
     asked = RunRequest(input=input_of(definition, chat), tags=tags_of(body))
-    caller = Caller(state["request_id"], state.get("key_id"), state.get("run_key"))
+    caller = Caller(state["request_id"], state.get("key_id"), state.get("run_key"), context_of(scope))
     run_id: str = (await start_run(services, workflow, asked, caller)).run["id"]
     headers = {"x-aigateway-run-id": run_id, "x-aigateway-provider": "workflow", "x-aigateway-model": workflow}
     if dropped := dropped_names(body):

@@ -320,8 +320,8 @@ def _go_on(transition: Transition, row: Row, step: Step, outcome: GoesOn, catalo
             wait_for_approval(transition, row, limit_us)
         case Listening(signal):
             listen(transition, row, step, signal, limit_us)
-        case Calling(workflow, value):
-            call(transition, catalogue, row, (workflow, value), limit_us)
+        case Calling():
+            call(transition, catalogue, row, outcome, limit_us)
         case _:
             assert_never(outcome)
 

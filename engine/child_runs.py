@@ -4,13 +4,12 @@ A child's end and its parent's step are two transactions, because they lock two 
 first. Between them the child `answers_to` the step. A child whose step has ended meanwhile is cancelled.
 """
 
-from typing import Any
-
 from engine.calls import circles
 from engine.catalogue import Catalogue
 from engine.definition import Definition
 from engine.errors import UserError
 from engine.pausing import PARENT, pause_run
+from engine.ports import Calling
 from engine.run_writer import CHILD_RUN
 from engine.states import RUN_ENDED, ErrorClass, EventType, Priority, RunStatus, StepStatus
 from engine.store.database import Row, Tx
@@ -26,20 +25,19 @@ MAX_DEPTH = 10
 _BATCH = 200
 
 
-def call(transition: Transition, catalogue: Catalogue, row: Row, asked: tuple[str, Any], due_us: int | None) -> None:
-    """Start a run of another workflow (its name and its input); the step waits for its end."""
+def call(transition: Transition, catalogue: Catalogue, row: Row, asked: Calling, due_us: int | None) -> None:
+    """Start a run of another workflow; the step waits for its end."""
     run, tx = transition.run, transition.tx
     depth = (run["depth"] or 0) + 1
-    name, value = asked
     try:
         if depth > MAX_DEPTH:
             raise UserError("too_deep", f"workflows that call each other may be at most {MAX_DEPTH} deep")
-        version = find(tx, name)
+        version = find(tx, asked.workflow)
         definition = catalogue.loaded(tx, version["id"]).definition
         if definition.concurrency is not None:
             _refuse_circles(tx, catalogue, definition)
-        started = submit(tx, catalogue, _submission(run, definition, version, value, Parent(run["id"], row["id"], depth)),
-                         transition.now)  # fmt: skip
+        parent = Parent(run["id"], row["id"], depth)
+        started = submit(tx, catalogue, _submission(run, definition, version, asked, parent), transition.now)
     except UserError as error:
         transition.end_step(row, StepStatus.FAILED, error=StepError(ErrorClass.INVALID_REQUEST, error.message))
         return
@@ -60,16 +58,17 @@ def _refuse_circles(tx: Tx, catalogue: Catalogue, definition: Definition) -> Non
         raise UserError("waits_for_itself", mistake.message)
 
 
-def _submission(run: Row, definition: Definition, version: Row, value: Any, parent: Parent) -> Submission:
+def _submission(run: Row, definition: Definition, version: Row, asked: Calling, parent: Parent) -> Submission:
     return Submission(
         definition=definition,
         version=version,
-        input=value,
+        input=asked.input,
         priority=Priority(run["priority"]),
         tags=loads(run["tags_json"]),
         key_id=run["key_id"],
         request_id=run["request_id"],
         parent=parent,
+        trace_context=asked.trace_context,
     )
 
 

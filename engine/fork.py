@@ -40,6 +40,7 @@ class Fork:
     from_step: str
     input: Any = None
     models: Mapping[str, str] | None = None
+    trace_context: str | None = None
 
 
 def fork(tx: Tx, catalogue: Catalogue, run_id: str, asked: Fork, now: int) -> tuple[Row, list[Ring]]:
@@ -121,6 +122,7 @@ def _new_run(tx: Tx, old: Row, graph: Graph, asked: Fork, now: int) -> Row:
         "created_us": now,
         "deadline_us": None if deadline_s is None else now + int(deadline_s * 1_000_000),
         "forked_from": old["id"],
+        "trace_context": asked.trace_context,
     }  # fmt: skip
 
 

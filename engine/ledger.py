@@ -11,6 +11,7 @@ from typing import Protocol
 
 from engine.errors import UserError
 from engine.states import ErrorClass
+from engine.tracing import Span
 
 
 class CostSource(StrEnum):
@@ -79,6 +80,9 @@ class CallScope:
     attempt: int | None = None
     key_id: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    span: Span | None = field(
+        default=None, compare=False, repr=False
+    )  # what the call is made below, where it is traced
 
 
 @dataclass(frozen=True, slots=True)

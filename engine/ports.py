@@ -89,6 +89,7 @@ class Calling:
 
     workflow: str
     input: Any
+    trace_context: str | None = None  # of the step that calls
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class Submission:
     start_us: int | None = None  # no step starts before; a time that has passed changes nothing
     parent: Parent | None = None
     firing: Firing | None = None
+    trace_context: str | None = None
 
     def kept_key(self) -> str | None:
         """Under which the run is found again: an idempotency key is that of its API key alone."""
@@ -172,6 +173,7 @@ def _run_row(tx: Tx, asked: Submission, value: Any, version_id: str, now: int) -
         "idempotency_hash": asked.fingerprint() if asked.idempotency_key else None,
         "key_id": asked.key_id,
         "request_id": asked.request_id,
+        "trace_context": asked.trace_context,
         "open_steps": 0,
         "event_seq": 0,
         "created_us": now,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.clock import new_id, now_us
-from engine.ledger import Book, CallKind, CallScope, Intent, settle_free
+from engine.ledger import Book, CallKind, CallScope, Intent, Settlement, settle_free
 from engine.states import ErrorClass
+from engine.tracing import Work
 from mcp_bridge.bridge import McpBridge
 from mcp_bridge.calls import ToolResult
 from mcp_bridge.catalogue import Tool
@@ -31,14 +32,19 @@ class BookedTools:
         try:
             result = await self.bridge.call(tool.name, params, server=server, timeout_s=timeout_s)
         except ToolError as error:
-            await self.book.settle(settle_free(intent, now_us(), error.error_class, error.message))
+            await self._settle(settle_free(intent, now_us(), error.error_class, error.message), intent)
             raise
         except asyncio.CancelledError:
             stopped = settle_free(intent, now_us(), ErrorClass.CANCELLED, "stopped before its end")
-            await asyncio.shield(self.book.settle(stopped))
+            await asyncio.shield(self._settle(stopped, intent))
             raise
-        await self.book.settle(settle_free(intent, now_us(), None, None))
+        await self._settle(settle_free(intent, now_us(), None, None), intent)
         return result
+
+    async def _settle(self, settlement: Settlement, intent: Intent) -> None:
+        if self.scope.span is not None:
+            self.scope.span.add(_as_work(intent, settlement))
+        await self.book.settle(settlement)
 
     def _intent(self, tool: Tool) -> Intent:
         return Intent(
@@ -52,3 +58,23 @@ class BookedTools:
             at_us=now_us(),
             reserve_picousd=0,
         )
+
+
+def _as_work(intent: Intent, ended: Settlement) -> Work:
+    """By OpenTelemetry's conventions; neither parameters nor results are in it."""
+    return Work(
+        name=f"execute_tool {intent.model}",
+        kind="internal",
+        began_us=intent.at_us,
+        ended_us=ended.finished_us,
+        attributes={
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": intent.model,
+            "gen_ai.tool.type": "extension",
+            "mcp.method.name": "tools/call",
+            "aigateway.mcp_server": intent.provider,
+            "aigateway.request.id": intent.scope.request_id,
+            "aigateway.call.id": ended.id,
+        },
+        error=None if ended.error_class is None else ended.error_class.value,
+    )

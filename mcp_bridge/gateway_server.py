@@ -27,7 +27,7 @@ App = Callable[
 ]
 
 _INSIDE = "http://127.0.0.1"  # a name that the gate takes for this machine
-_CREDENTIALS = ("authorization", "x-api-key")
+_HANDED_ON = ("authorization", "x-api-key", "traceparent")
 _INSTRUCTIONS = "Each tool runs a durable workflow and answers when the run has ended. A run goes on if you stop waiting; get_run tells its end."
 
 
@@ -91,7 +91,7 @@ def _credentials(context: Context) -> Headers:
     """What the caller showed, to be shown on; on stdio the client of the API has its own."""
     if context.request is None:
         return {}
-    return {name: context.request.headers[name] for name in _CREDENTIALS if name in context.request.headers}
+    return {name: context.request.headers[name] for name in _HANDED_ON if name in context.request.headers}
 
 
 def _tool(offer: Offer) -> mcp_types.Tool:

@@ -11,6 +11,7 @@ from engine.errors import AIGatewayError
 from engine.ledger import Book, CallKind, CostSource, Intent, Settlement, Usage, settle_free
 from engine.states import ErrorClass
 from providers.bookkeeping import Bookkeeper, may_be_written
+from providers.call_spans import as_work
 from providers.errand import Errand
 from providers.errors import ProviderError
 from providers.health import Health
@@ -141,6 +142,8 @@ class Desk:
         """What the end of a call says about its candidate."""
         candidate, key = call.candidate, call.candidate.key
         self._observed.ended(key)
+        if call.errand.scope.span is not None:
+            call.errand.scope.span.add(as_work(call, settlement))
         if error is None:
             self._health.succeeded(candidate, call.began_us)
             took_us = settlement.ttft_us if call.errand.streamed else settlement.latency_us

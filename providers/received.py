@@ -19,12 +19,15 @@ class Received:
         self.reported_picousd: int | None = None
         self.first_us: int | None = None
         self.begun = False
+        self.answer: Answer | None = None
+        self.first_chunk: Chunk | None = None
+        self.finish_reason: str | None = None  # of a stream
         self._prompt_usage: Usage | None = None
         self._size = 0
 
     def whole(self, answer: Answer) -> None:
         """Note a whole answer."""
-        self.begun = True
+        self.begun, self.answer = True, answer
         self.usage, self.reported_picousd = answer.usage, answer.reported_cost_picousd
         if answer.native:
             self._size = answer.size
@@ -35,7 +38,9 @@ class Received:
 
     def chunk(self, chunk: Chunk, clock: Clock) -> None:
         """Note a chunk of a stream; `clock` is asked at the first content alone."""
-        self.begun = True
+        if not self.begun:
+            self.begun, self.first_chunk = True, chunk
+        self.finish_reason = chunk.finish_reason or self.finish_reason
         if chunk.has_content:
             self.first_us = self.first_us or clock()
             self._size += chunk.size

@@ -21,7 +21,7 @@ START_DEADLINE_S = 30.0
 
 def clean_environment(**more: str) -> dict[str, str]:
     """This process's environment without anything that configures a gateway."""
-    names = ("AIGATEWAY_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "GEMINI_", "OPENROUTER_")
+    names = ("AIGATEWAY_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "GEMINI_", "OPENROUTER_", "OTEL_")
     # A port that nothing listens on: no test may find an Ollama that happens to run here.
     return {k: v for k, v in os.environ.items() if not k.startswith(names)} | {"OLLAMA_HOST": "127.0.0.1:9"} | more
 

@@ -7,16 +7,20 @@ from engine.errors import RetryableError
 from engine.ledger import CallScope, Intent, Settlement, refuse_unknown_price, settle_free
 from engine.states import ErrorClass
 from engine.store.database import Database
+from engine.tracing import Span
 from worker.patience import write_patiently
 
 
 class StepBook:
     """engine.ledger.Book for one claimed step."""
 
-    def __init__(self, database: Database, held: Claimed, *, reject_unknown_prices: bool = False) -> None:
+    def __init__(
+        self, database: Database, held: Claimed, *, reject_unknown_prices: bool = False, span: Span | None = None
+    ) -> None:
         self._database = database
         self._held = held
         self._reject_unknown_prices = reject_unknown_prices
+        self._span = span
         self._settlements: list[Settlement] | None = []
 
     async def open(self, intent: Intent) -> None:
@@ -65,4 +69,5 @@ class StepBook:
             attempt=self._held.attempt,
             key_id=run["key_id"],
             tags=self._held.tags,
+            span=self._span,
         )

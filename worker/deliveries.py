@@ -16,7 +16,9 @@ from engine.clock import now_us
 from engine.errors import RetryableError
 from engine.store.database import Database, Row
 from engine.store.deliveries import MOST_BUSY, due_deliveries, take_delivery
+from engine.tracing import Tracer
 from engine.webhook_outbox import record_delivery
+from worker.delivery_spans import begin_span, end_span
 from worker.patience import write_patiently
 from worker.rules import Rules
 
@@ -35,10 +37,11 @@ _LOOK_EVERY_S = 1.0
 class Deliveries:
     """The sender of one process."""
 
-    def __init__(self, database: Database, rules: Rules, *, woken: asyncio.Event) -> None:
+    def __init__(self, database: Database, rules: Rules, *, woken: asyncio.Event, tracer: Tracer | None = None) -> None:
         self._database = database
         self._rules = rules
         self._woken = woken
+        self._tracer = tracer
         self._sending: set[asyncio.Task[None]] = set()
         self._under_way: Counter[str] = Counter()  # by receiver
         self._sender: WebhookSender | None = None
@@ -114,8 +117,11 @@ class Deliveries:
             from worker.webhook_sender import WebhookSender  # noqa: PLC0415 - httpx2: most processes send nothing
 
             self._sender = WebhookSender(self._rules)
+        span = None if self._tracer is None else await begin_span(self._tracer, self._database, delivery)
         status_code, error = await self._sender.send(delivery)
         at = now_us()
+        if span is not None:
+            end_span(span, status_code)
         status = await write_patiently(self._database, lambda tx: record_delivery(tx, delivery, status_code, error, at))
         log.info("webhook tried", action="deliver", delivery=delivery["id"], status=status, status_code=status_code)
 

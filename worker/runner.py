@@ -24,11 +24,13 @@ from engine.ports import Doorbell, Failed, Job, Outcome, OverBudget, Skipped, St
 from engine.result_cache import call_digest, recall, remember
 from engine.states import ErrorClass
 from engine.store.database import Database, Tx
+from engine.tracing import Tracer, trace_id
 from engine.transition import Ring
 from worker.agent_memory import StepMemory
 from worker.book import StepBook
 from worker.patience import PAUSE_S, write_patiently
 from worker.rules import Rules
+from worker.step_spans import begin_span, end_span
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +74,7 @@ class StepRunner:
         limits: StepLimits,
         *,
         observe: Callable[[str, str, float], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
@@ -79,6 +82,7 @@ class StepRunner:
         self._executors = executors
         self._limits = limits
         self._observe = observe  # of each step that ended: its type, its outcome, its seconds
+        self._tracer = tracer
         self._room = threading.BoundedSemaphore(limits.concurrency)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -168,13 +172,18 @@ class StepRunner:
         )
 
     async def _one(self, held: Claimed) -> Claimed | None:
-        book = StepBook(self._database, held, reject_unknown_prices=self._limits.rules.reject_unknown_prices)
+        span = None if self._tracer is None else begin_span(self._tracer, held)
+        rejects = self._limits.rules.reject_unknown_prices
+        book = StepBook(self._database, held, reject_unknown_prices=rejects, span=span)
         structlog.contextvars.bind_contextvars(run_id=held.run["id"], step=held.key, attempt=held.attempt)
+        if span is not None:
+            structlog.contextvars.bind_contextvars(trace_id=trace_id(span))
         started = now_us()
         entry = InFlight(held, asyncio.create_task(self._execute(held, book)), [])  # it logs with what is bound
         self.in_flight[held.step_id] = entry
         if self._grace_is_over:
             entry.stop("draining")
+        outcome: Outcome | None = None
         try:
             await asyncio.wait([entry.task])
             if entry.task.cancelled() and entry.reasons:
@@ -186,6 +195,8 @@ class StepRunner:
                 self._observe(held.step.type, type(outcome).__name__.lower(), (now_us() - started) / 1_000_000)
             return following
         finally:
+            if span is not None:
+                end_span(span, outcome)
             del self.in_flight[held.step_id]
             structlog.contextvars.clear_contextvars()
 

@@ -15,6 +15,7 @@ from engine.errors import RetryableError
 from engine.ports import StepExecutor
 from engine.store.database import READERS, Database
 from engine.sweeper import bury
+from engine.tracing import Tracer
 from worker.broker import BrokerDoorbell, declare_bells
 from worker.holdings import Holdings
 from worker.housekeeping import Heartbeat, register
@@ -49,6 +50,7 @@ class WorkerParts:
     metrics_port: int | None
     share_health: Callable[[Database], None]  # with the other processes on that database
     close: Callable[[], Awaitable[None]]
+    tracer: Tracer | None = None
 
 
 class StepProcess:
@@ -75,7 +77,15 @@ class StepProcess:
         self.broker = parts.make_broker()
         self.doorbell = BrokerDoorbell(self.broker, declare_bells(self.broker, self._answer))
         limits = StepLimits(self.id, 1 if alone else parts.concurrency, parts.rules, alone=alone)
-        self.runner = StepRunner(self.database, self.catalogue, self.doorbell, parts.executors, limits, observe=observe)
+        self.runner = StepRunner(
+            self.database,
+            self.catalogue,
+            self.doorbell,
+            parts.executors,
+            limits,
+            observe=observe,
+            tracer=parts.tracer,
+        )
         self._beside = asyncio.create_task(
             Holdings(self.database, self.catalogue, self.doorbell, self.runner, self.id).run()
         )

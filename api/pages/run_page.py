@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse
 from api.pages.forms import check_same_origin, json_field, read_form, usd_field
 from api.pages.rendering import page
 from api.pages.timeline import timeline
+from api.request_spans import context_of
 from api.services import Services
 from api.submissions import check_models
 from engine.clock import now_us
@@ -74,7 +75,7 @@ async def steer(services: Services, request: Request, run_id: str, action: str) 
     fields = await read_form(request)
     if action == "fork":
         models = await _other_model(services, fields)
-        asked = Fork(from_step=fields.get("from_step", ""), models=models)
+        asked = Fork(fields.get("from_step", ""), models=models, trace_context=context_of(request.scope))
         run, rings = await services.database.write(lambda tx: fork(tx, services.catalogue, run_id, asked, now_us()))
         run_id = run["id"]
     else:

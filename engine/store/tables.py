@@ -117,6 +117,7 @@ runs = Table(
     Column("depth", Integer),  # how many runs are above this one; null: none
     Column("schedule_id", String(36)),  # the schedule that started it, and the due time that it was started for
     Column("scheduled_us", BigInteger),
+    Column("trace_context", String(55)),  # W3C `traceparent` of what submitted it; null: nobody traced that
     Column("pruning_us", BigInteger),  # since when its rows are being deleted: nobody sees it any more
     Index(None, "status", "id"),
     Index(None, "workflow_name", "id"),

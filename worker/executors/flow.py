@@ -97,7 +97,9 @@ class WorkflowExecutor:
 
     async def execute(self, job: Job) -> Outcome:
         """Raises: ExpressionError."""
-        return Calling(job.step.fields["workflow"], render(dict(job.step.fields.get("input", {})), job.scope))
+        span = job.call_scope.span
+        value = render(dict(job.step.fields.get("input", {})), job.scope)
+        return Calling(job.step.fields["workflow"], value, None if span is None else span.context)
 
 
 def _told(written: Any) -> str:
