@@ -64,7 +64,7 @@ format: setup-dev  ## lay out the code and mend what can be mended
 	$(BIN)/ruff check --quiet --fix .
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-          --no-annotate --python-version 3.11 --custom-compile-command "make lock" pyproject.toml $(ARGS)
+          --no-annotate --python-version 3.11 --extra otel --custom-compile-command "make lock" pyproject.toml $(ARGS)
 
 lock: setup-dev  ## pin every package anew; ARGS=--upgrade takes newer versions
 	$(COMPILE) --group build --output-file requirements.lock

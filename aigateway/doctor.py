@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from aigateway.settings import Settings
+from aigateway.settings import Settings, process_environment
+from aigateway.tracing import ENDPOINT, INSTALL, SPOKEN, collector, load_library, other_protocol
 from aigateway.wiring import Outgoing
 from engine.errors import AIGatewayError, NotFound, RetryableError, UserError
 from engine.store.checkup import DatabaseState, look_at
@@ -21,6 +22,7 @@ from worker.liveness import host_name, is_dead, runtime_folder
 Status = Literal["ok", "warning", "failed"]
 
 _LIMIT_S = 30.0
+_TRACES_LIMIT_S = 3.0
 _LITTLE_SPACE = 1_000_000_000
 _NO_SPACE = 100_000_000
 _CLOCK_US = 10_000_000
@@ -59,6 +61,7 @@ async def examine(settings: Settings, source: str | None) -> list[Finding]:
             _bounded("providers", lambda: _providers(settings, outgoing)),
             _bounded("mcp servers", lambda: _mcp_servers(outgoing)),
             _bounded("workflows", lambda: _workflows(settings, outgoing)),
+            _bounded("traces", _traces),
         )
     finally:
         await outgoing.close()
@@ -238,6 +241,25 @@ async def _missing(outgoing: Outgoing, model: object, server: object, servers: S
     except AIGatewayError:
         return None  # the provider's own finding says so
     return None
+
+
+async def _traces() -> list[Finding]:
+    environ = process_environment()
+    address = collector(environ)
+    if address is None:
+        return [Finding("traces", "ok", f"not sent ({ENDPOINT} is not set)")]
+    if not await asyncio.to_thread(load_library):
+        return [Finding("traces", "failed", f"{ENDPOINT} is set, its packages are missing", f"run `{INSTALL}`")]
+    from aigateway.otel import try_to_send  # noqa: PLC0415 - loaded where traces are asked for
+
+    why_not = await asyncio.to_thread(try_to_send, _TRACES_LIMIT_S)
+    if why_not is not None:
+        mend = f"start the collector, or check {ENDPOINT}: it has to speak OTLP over HTTP (port 4318 mostly)"
+        return [Finding("traces", "failed", f"{address} does not take them: {why_not}", mend)]
+    if (told := other_protocol(environ)) is not None:
+        message = f"{address} takes them, as {SPOKEN}; {told} is not spoken here"
+        return [Finding("traces", "warning", message, "unset OTEL_EXPORTER_OTLP_PROTOCOL")]
+    return [Finding("traces", "ok", f"{address} takes them")]
 
 
 def _webhook_secret(settings: Settings) -> Finding:

@@ -36,12 +36,14 @@ from engine.tracing import Attributes, Work
 
 log = structlog.get_logger(__name__)
 
-FLUSH_S = 3.0
+FLUSH_S = 2.0
 """How long the end of a process waits for what was not sent yet."""
 
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(-|$)"
 )
+_INNER = re.compile(r"""^HTTPS?ConnectionPool.*: (?=Failed to |\[)|["']\)+$""")  # what urllib3 wraps its reason in
+_SHOWN = 300
 _KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
 _NOISY = ("opentelemetry.exporter.otlp.proto.http.trace_exporter", "opentelemetry.sdk._shared_internal")
 
@@ -125,7 +127,9 @@ class Reporting(SpanExporter):
         self._failing = False
         self._heard = _Heard()
         for name in _NOISY:
-            logging.getLogger(name).addFilter(self._heard)
+            logger = logging.getLogger(name)
+            logger.setLevel(logging.WARNING)
+            logger.addFilter(self._heard)
 
     @property
     def reason(self) -> str:
@@ -177,7 +181,9 @@ class _Heard(logging.Filter):
         self.words = ""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        self.words = self.words or record.getMessage()[:500]
+        if not self.words:
+            told = record.args[0] if record.args and str(record.msg).startswith("Transient") else record.getMessage()
+            self.words = _INNER.sub("", str(told))[:_SHOWN]
         return False
 
 

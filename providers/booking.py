@@ -143,7 +143,8 @@ class Desk:
         candidate, key = call.candidate, call.candidate.key
         self._observed.ended(key)
         if call.errand.scope.span is not None:
-            call.errand.scope.span.add(as_work(call, settlement))
+            work = as_work(call.errand, candidate, call.intent, call.received, settlement)
+            call.errand.scope.span.add(work)
         if error is None:
             self._health.succeeded(candidate, call.began_us)
             took_us = settlement.ttft_us if call.errand.streamed else settlement.latency_us

@@ -1,17 +1,15 @@
 """What a call of a model looks like in a trace, by OpenTelemetry's conventions for generative AI. Nothing of what was said is in it."""
 
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from engine.ledger import CallKind, Settlement
+from engine.ledger import CallKind, Intent, Settlement
 from engine.money import to_usd
 from engine.tracing import Attributes, Work
+from providers.errand import Errand
 from providers.provider import Json, ProviderConfig
 from providers.received import Received
+from providers.routing import Candidate
 from providers.shapes import as_object, as_objects, as_text
-
-if TYPE_CHECKING:
-    from providers.booking import Call
 
 _OPERATIONS = {CallKind.CHAT: "chat", CallKind.EMBEDDINGS: "embeddings", CallKind.COUNT_TOKENS: "count_tokens"}
 _PORTS = {"http": 80, "https": 443}
@@ -26,24 +24,24 @@ _NAMES_OF_HOSTS = {
 """What the conventions call services that speak OpenAI's language too."""
 
 
-def as_work(call: "Call", ended: Settlement) -> Work:
+def as_work(errand: Errand, candidate: Candidate, intent: Intent, got: Received, ended: Settlement) -> Work:
     """One upstream call: a failover shows as several, one behind the other."""
-    operation, model = _OPERATIONS[call.errand.kind], call.candidate.model
+    operation, model = _OPERATIONS[errand.kind], candidate.model
     return Work(
         name=f"{operation} {model}",
         kind="client",
-        began_us=call.intent.at_us,
+        began_us=intent.at_us,
         ended_us=ended.finished_us,
         attributes={
             "gen_ai.operation.name": operation,
             "gen_ai.request.model": model,
-            **_where(call.candidate.provider.config),
-            **_asked(call.errand.body, streamed=call.errand.streamed),
+            **_where(candidate.provider.config),
+            **_asked(errand.body, streamed=errand.streamed),
             **_used(ended),
-            **_answered(call.received, ended),
-            "aigateway.request.id": call.errand.scope.request_id,
+            **_answered(got, ended),
+            "aigateway.request.id": errand.scope.request_id,
             "aigateway.call.id": ended.id,
-            "aigateway.requested_model": call.errand.route.requested,
+            "aigateway.requested_model": errand.route.requested,
         },
         error=None if ended.error_class is None else ended.error_class.value,
     )

@@ -45,6 +45,12 @@ def test_the_tree_as_it_stands_is_clean(tree: Path) -> None:
         ("worker/planted.py", "import mcp", "mcp lives in mcp_bridge", "worker.planted -> mcp"),
         ("api/planted.py", "from sqlalchemy import text", "sqlalchemy, alembic and psycopg live in", "api.planted ->"),
         ("worker/planted.py", "import aiohttp", "aiohttp and genai_prices live in", "worker.planted -> aiohttp"),
+        (
+            "worker/planted.py",
+            "import opentelemetry",
+            "opentelemetry lives in aigateway",
+            "worker.planted -> opentelemetry",
+        ),
         ("api/planted.py", "import rich", "typer and rich live in aigateway", "api.planted -> rich"),
     ],
 )
