@@ -39,9 +39,7 @@ log = structlog.get_logger(__name__)
 FLUSH_S = 2.0
 """How long the end of a process waits for what was not sent yet."""
 
-_TRACEPARENT = re.compile(
-    r"(?!ff)[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(-|$)"
-)
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _INNER = re.compile(r"""^HTTPS?ConnectionPool.*: (?=Failed to |\[)|["']\)+$""")  # what urllib3 wraps its reason in
 _SHOWN = 300
 _KINDS = {"internal": SpanKind.INTERNAL, "server": SpanKind.SERVER, "client": SpanKind.CLIENT}
@@ -62,16 +60,12 @@ class OtelTracer:
     def start(self, name: str, kind: engine.tracing.SpanKind, parent: str | None, attributes: Attributes) -> "OtelSpan":
         """A span that begins now."""
         context = Context()
-        found = None if parent is None else _TRACEPARENT.match(parent)
-        if found is not None:
-            trace_id, span_id = int(found["trace"], 16), int(found["span"], 16)
-            if span_id:
-                flags = TraceFlags(int(found["flags"], 16))
-                context = set_span_in_context(
-                    NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags)), context
-                )
-            else:
-                self._ids.next_trace_id = trace_id
+        trace_id, span_id, flags = _place(parent)
+        if span_id:
+            place = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+            context = set_span_in_context(NonRecordingSpan(place), context)
+        else:
+            self._ids.next_trace_id = trace_id
         span = self._tracer.start_span(name, context, _KINDS[kind], _given(attributes))
         self._ids.next_trace_id = 0
         return OtelSpan(self._tracer, span)
@@ -151,6 +145,8 @@ class Reporting(SpanExporter):
     def shutdown(self) -> None:
         """End it."""
         self._exporter.shutdown()
+        for name in _NOISY:
+            logging.getLogger(name).removeFilter(self._heard)
 
 
 def try_to_send(limit_s: float) -> str | None:
@@ -182,9 +178,18 @@ class _Heard(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not self.words:
-            told = record.args[0] if record.args and str(record.msg).startswith("Transient") else record.getMessage()
+            transient = isinstance(record.args, tuple) and str(record.msg).startswith("Transient")
+            told = record.args[0] if transient else record.getMessage()
             self.words = _INNER.sub("", str(told))[:_SHOWN]
         return False
+
+
+def _place(parent: str | None) -> tuple[int, int, int]:
+    """Trace, span and flags of a `traceparent`; zeros for what is none. A version of later days may say more behind them."""
+    found = None if parent is None else _TRACEPARENT.fullmatch(parent)
+    if found is None or found[1] == "ff" or (found[1] == "00" and found[5]):
+        return 0, 0, 0
+    return int(found[2], 16), int(found[3], 16), int(found[4], 16)
 
 
 def _told_resource() -> Resource:

@@ -60,7 +60,11 @@ def make_tracer(environ: Mapping[str, str]) -> "OtelTracer | None":
         return None
     from aigateway.otel import OtelTracer  # noqa: PLC0415 - see load_library
 
-    return OtelTracer(__version__)
+    try:
+        return OtelTracer(__version__)
+    except (ValueError, OSError) as error:  # a variable that means nothing, a certificate that is not there
+        log.warning(f"traces are not sent: one of the OTEL_ variables cannot be used: {error}", action="trace")
+        return None
 
 
 def is_installed() -> bool:

@@ -1,6 +1,5 @@
 """Traces from outside: what a real collector gets over OTLP, over all processes, and what a bad one costs, which is nothing."""
 
-import json
 import signal
 import sys
 import time
@@ -9,7 +8,6 @@ from typing import Any
 
 from gateway import gateway
 from receiver import Receiver
-from services import free_port
 from upstreams.anthropic import AnthropicUpstream
 from upstreams.collector import Collector, Seen
 from upstreams.control import Fault
@@ -229,12 +227,9 @@ def test_where_the_packages_are_missing_one_line_says_so_and_the_work_goes_on(tm
     (blocked / "sitecustomize.py").write_text(WITHOUT_PACKAGES)
     told = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "PYTHONPATH": str(blocked)}
     with gateway(tmp_path / "home", {}, **told) as up:
-        up.serve()
+        up.serve(workers=0)
         assert up.http.post("/v1/chat/completions", json=chat("simulated/echo")).status_code == 200
-        assert up.finished(up.submit(CHILD, {}))["status"] == "succeeded"
         assert up.logs().count("pip install 'aigateway[otel]'") == 1
-        finding = traces_finding(up.run("doctor", "--json").stdout)
-        assert finding["status"] == "failed" and "aigateway[otel]" in finding["mend"]
 
 
 WITHOUT_PACKAGES = """
@@ -247,21 +242,3 @@ class Missing:
 
 sys.meta_path.insert(0, Missing())
 """
-
-
-def test_the_doctor_tells_whether_the_collector_takes_traces(tmp_path: Path) -> None:
-    with Collector().listening() as collector:
-        with gateway(tmp_path / "good", {}, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url) as up:
-            assert traces_finding(up.run("doctor", "--json").stdout)["status"] == "ok"
-        assert collector.requests == 1 and not collector.spans
-    dead = f"http://127.0.0.1:{free_port()}"
-    with gateway(tmp_path / "dead", {}, OTEL_EXPORTER_OTLP_ENDPOINT=dead) as up:
-        finding = traces_finding(up.run("doctor", "--json").stdout)
-        assert (
-            finding["status"] == "failed" and "Connection refused" in finding["message"] and dead in finding["message"]
-        )
-
-
-def traces_finding(told: str) -> dict[str, Any]:
-    (finding,) = [found for found in json.loads(told)["data"] if found["check"] == "traces"]
-    return finding
