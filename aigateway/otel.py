@@ -178,9 +178,8 @@ class _Heard(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not self.words:
-            transient = isinstance(record.args, tuple) and str(record.msg).startswith("Transient")
-            told = record.args[0] if transient else record.getMessage()
-            self.words = _INNER.sub("", str(told))[:_SHOWN]
+            told = record.getMessage().removeprefix("Transient error ").partition(" encountered while")[0]
+            self.words = _INNER.sub("", told)[:_SHOWN]
         return False
 
 

@@ -119,7 +119,7 @@ def _values(attributes: Any) -> dict[str, Any]:
 
 
 def _value(value: AnyValue) -> Any:
-    kind = value.WhichOneof("value")
+    kind = str(value.WhichOneof("value"))
     if kind == "array_value":
         return [_value(one) for one in value.array_value.values]
     return getattr(value, kind)
