@@ -54,7 +54,8 @@ class OtelTracer:
         # What OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say stands above this.
         resource = Resource({"service.name": "aigateway", "service.version": version}).merge(_told_resource())
         self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(Reporting(OTLPSpanExporter())))
+        self._exporter = Reporting(OTLPSpanExporter())
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("aigateway", version)
 
     def start(self, name: str, kind: engine.tracing.SpanKind, parent: str | None, attributes: Attributes) -> "OtelSpan":
@@ -75,6 +76,7 @@ class OtelTracer:
         ending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         ending.start()
         ending.join(FLUSH_S)
+        self._exporter.shutdown()
 
 
 class OtelSpan:
@@ -118,12 +120,12 @@ class Reporting(SpanExporter):
 
     def __init__(self, exporter: SpanExporter) -> None:
         self._exporter = exporter
-        self._failing = False
+        self._failing = self._ended = False
         self._heard = _Heard()
         for name in _NOISY:
             logger = logging.getLogger(name)
             logger.setLevel(logging.WARNING)
-            logger.addFilter(self._heard)
+            logger.filters = [found for found in logger.filters if not isinstance(found, _Heard)] + [self._heard]
 
     @property
     def reason(self) -> str:
@@ -143,10 +145,10 @@ class Reporting(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        """End it."""
-        self._exporter.shutdown()
-        for name in _NOISY:
-            logging.getLogger(name).removeFilter(self._heard)
+        """End it, and what it is trying just now."""
+        if not self._ended:
+            self._ended = True
+            self._exporter.shutdown()
 
 
 def try_to_send(limit_s: float) -> str | None:

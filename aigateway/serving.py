@@ -20,7 +20,7 @@ from aigateway.garbage import collect_seldom
 from aigateway.open_files import allow_open_files
 from aigateway.reloading import HangUp, Reloader, as_json
 from aigateway.settings import Settings, process_crash_point, process_environment
-from aigateway.tracing import check_tracing, make_tracer
+from aigateway.tracing import check_tracing, sent_traces
 from aigateway.wiring import Outgoing, set_budgets, take_up_workflows
 from aigateway.working import make_nursery, make_supervisor, stop_s
 from api.app import create_app
@@ -72,7 +72,13 @@ async def _serve(
     listener = _listen(settings.server.host, settings.server.port)
     host, port = listener.getsockname()[:2]
     outgoing = Outgoing(settings)
-    async with _gateway(settings, read, outgoing, bells) as (services, reloader):
+    environ = process_environment()
+    check_tracing(environ)
+    async with (
+        sent_traces(environ) as tracer,
+        _gateway(settings, read, outgoing, bells) as (services, reloader),
+    ):
+        services.tracer = tracer
         outgoing.failover.health.share(HealthBoard(services.database))
         file_errors = await asyncio.to_thread(take_up_workflows, settings, services.database)
         await asyncio.to_thread(set_budgets, settings, services.database)
@@ -150,9 +156,6 @@ async def _gateway(
 ) -> AsyncGenerator[tuple[Services, Reloader], None]:
     """The parts of an API process and what keeps them to its configuration, entered among the living so that its open calls are found if it dies."""
     crash_at = process_crash_point()
-    environ = process_environment()
-    check_tracing(environ)
-    tracer = make_tracer(environ)
     database = Database(settings.database_url, crash_at=crash_at)
     leases = Database(settings.database_url, readers=0, crash_at=crash_at)
     process_id = new_id()
@@ -192,7 +195,6 @@ async def _gateway(
             metrics_open=settings.server.metrics == "open",
             on_loopback=is_loopback(settings.server.host),
             lives=lambda row: bool(row["host"] != host_name() or not is_dead(locks, row["id"])),
-            tracer=tracer,
             **_waiting(database),
             reload_config=reload_config,
             **_live(settings, outgoing),
@@ -207,8 +209,6 @@ async def _gateway(
         leases.close()
         broker.close()
         lock.release()
-        if tracer is not None:
-            await asyncio.to_thread(tracer.close)
 
 
 def _waiting(database: Database) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Whether and where this process sends traces, by the standard variables; what sends them is loaded only then."""
 
+import asyncio
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -65,6 +67,17 @@ def make_tracer(environ: Mapping[str, str]) -> "OtelTracer | None":
     except (ValueError, OSError) as error:  # a variable that means nothing, a certificate that is not there
         log.warning(f"traces are not sent: one of the OTEL_ variables cannot be used: {error}", action="trace")
         return None
+
+
+@asynccontextmanager
+async def sent_traces(environ: Mapping[str, str]) -> AsyncGenerator["OtelTracer | None"]:
+    """What sends this process's traces, as `make_tracer` has it; at the end what was not sent yet has a moment."""
+    tracer = make_tracer(environ)
+    try:
+        yield tracer
+    finally:
+        if tracer is not None:
+            await asyncio.to_thread(tracer.close)
 
 
 def is_installed() -> bool:

@@ -4,14 +4,14 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import cast
 
 from aigateway.logs import configure_logging
 from aigateway.reloading import Reloader
 from aigateway.settings import Settings, config_source, process_crash_point, process_environment, process_settings
-from aigateway.tracing import collector, load_library, make_tracer
+from aigateway.tracing import collector, load_library, sent_traces
 from aigateway.wiring import Outgoing, webhook_secret
 from engine.errors import AIGatewayError, UserError
 from engine.ports import StepExecutor
@@ -74,7 +74,6 @@ async def _work(settings: Settings, read: Callable[[], Settings], told: argparse
     keep = Keep(settings.retention.runs_days, settings.retention.requests_days)
     outgoing = Outgoing(settings)
     http = HttpExecutor(rules)
-    tracer = make_tracer(process_environment())
     executors: dict[str, StepExecutor] = {**_calling(outgoing), "http": http, **flow_executors()}
 
     async def take_up(new: Settings) -> Mapping[str, UserError]:
@@ -109,13 +108,10 @@ async def _work(settings: Settings, read: Callable[[], Settings], told: argparse
         metrics_port=told.metrics_port,
         share_health=lambda database: outgoing.failover.health.share(HealthBoard(database)),
         close=close,
-        tracer=tracer,
     )
-    try:
+    async with sent_traces(process_environment()) as tracer:
+        parts = replace(parts, tracer=tracer)
         return await run_worker(parts) if step_id is None else await run_alone(parts, step_id, told.keeper)
-    finally:
-        if tracer is not None:
-            await asyncio.to_thread(tracer.close)
 
 
 def _calling(outgoing: Outgoing) -> dict[str, StepExecutor]:

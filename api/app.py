@@ -68,8 +68,8 @@ def create_app(services: Services) -> App:
         keys_required=keys_required,
         metrics_open=services.metrics_open,
         on_loopback=services.on_loopback,
-        tracer=services.tracer,
     )
+    gate.tracer = services.tracer
     own_server.connect(gate)
     return gate
 

@@ -38,14 +38,13 @@ class Gate:
         keys_required: bool,
         metrics_open: bool,
         on_loopback: bool,
-        tracer: Tracer | None = None,
     ) -> None:
         self._app = app
         self._hot = hot
         self._keys = keys
         self._keys_required = keys_required
         self._on_loopback = on_loopback
-        self._tracer = tracer
+        self.tracer: Tracer | None = None  # set where requests are traced
         self._open = _OPEN_PATHS | {"/metrics"} if metrics_open else _OPEN_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +57,7 @@ class Gate:
         state["request_id"] = request_id
         answer = _Answer(send, request_id, scope)
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        span = None if self._tracer is None else self._begin_span(self._tracer, scope)
+        span = None if self.tracer is None else self._begin_span(self.tracer, scope)
         started = time.perf_counter()
         try:
             if not self._keys_required:

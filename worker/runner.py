@@ -74,7 +74,6 @@ class StepRunner:
         limits: StepLimits,
         *,
         observe: Callable[[str, str, float], None] | None = None,
-        tracer: Tracer | None = None,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
@@ -82,7 +81,7 @@ class StepRunner:
         self._executors = executors
         self._limits = limits
         self._observe = observe  # of each step that ended: its type, its outcome, its seconds
-        self._tracer = tracer
+        self.tracer: Tracer | None = None  # set where attempts are traced
         self._room = threading.BoundedSemaphore(limits.concurrency)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -172,7 +171,7 @@ class StepRunner:
         )
 
     async def _one(self, held: Claimed) -> Claimed | None:
-        span = None if self._tracer is None else begin_span(self._tracer, held)
+        span = None if self.tracer is None else begin_span(self.tracer, held)
         rejects = self._limits.rules.reject_unknown_prices
         book = StepBook(self._database, held, reject_unknown_prices=rejects, span=span)
         structlog.contextvars.bind_contextvars(run_id=held.run["id"], step=held.key, attempt=held.attempt)

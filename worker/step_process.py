@@ -77,15 +77,8 @@ class StepProcess:
         self.broker = parts.make_broker()
         self.doorbell = BrokerDoorbell(self.broker, declare_bells(self.broker, self._answer))
         limits = StepLimits(self.id, 1 if alone else parts.concurrency, parts.rules, alone=alone)
-        self.runner = StepRunner(
-            self.database,
-            self.catalogue,
-            self.doorbell,
-            parts.executors,
-            limits,
-            observe=observe,
-            tracer=parts.tracer,
-        )
+        self.runner = StepRunner(self.database, self.catalogue, self.doorbell, parts.executors, limits, observe=observe)
+        self.runner.tracer = parts.tracer
         self._beside = asyncio.create_task(
             Holdings(self.database, self.catalogue, self.doorbell, self.runner, self.id).run()
         )
