@@ -83,8 +83,8 @@ def test_one_trace_from_the_request_through_the_queue_to_the_provider(tmp_path: 
         ) as up,
     ):
         up.start("api", "--port", str(up.port))
-        up.start("worker", "--processes", "2")
-        up.wait_until_up(2)
+        up.start("worker")
+        up.wait_until_up(1)
         anthropic.control.script(Fault("status", status=503, headers={"Retry-After": "3600"}))
         whole = up.http.post("/v1/chat/completions", json=chat("either"), headers={"traceparent": TRACEPARENT})
         streamed = up.http.post("/v1/chat/completions", json=chat("openai/gpt-6-luna", stream=True, temperature=0.5))
