@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import Response
 
+from api.pages.formats import NONE, short_id
 from api.pages.rendering import page
 from api.pages.run_list import run_rows
 from api.pages.spend_chart import DAYS, by_day, by_name, chart, last_days
@@ -19,18 +20,18 @@ from engine.store.workers import count_workers
 
 _LATEST_RUNS = 12
 _MOST_NAMES = 12
-_PERIODS = {1: "Today", 7: "7 days", DAYS: f"{DAYS} days"}
+PERIODS = {1: "Today", 7: "7 days", DAYS: "30 days"}
 
 
 async def overview(services: Services, asked: str) -> Response:
-    """The page; days are UTC. What money was spent on is told of the last `asked`. Raises: UserError."""
-    days = next((number for number in _PERIODS if asked == str(number)), None)
+    """The page; days are UTC, and `asked` is how many of them the sums by name cover. Raises: UserError for another number."""
+    days = next((number for number in PERIODS if asked == str(number)), None)
     if days is None:
-        raise UserError("invalid_parameter", f"days must be one of {', '.join(map(str, _PERIODS))}", param="days")
+        raise UserError("invalid_parameter", "days has to be 1, 7 or 30", param="days")
     now = now_us()
     found = await services.database.read(lambda tx: _read(tx, now))
-    told = _of_all_days(found["spend"], now // DAY_US) | _by_names(found, now // DAY_US - days)
-    return await page("overview.html", {"here": "overview", **found, **told, "days": days, "names": _PERIODS})
+    spent = _spend_values(found["spend"], now // DAY_US, days, found["keys"])
+    return await page("overview.html", {"here": "overview", "days": days, **found, **spent})
 
 
 def _read(tx: Tx, now: int) -> dict[str, Any]:
@@ -46,24 +47,25 @@ def _read(tx: Tx, now: int) -> dict[str, Any]:
     }
 
 
-def _of_all_days(rows: Sequence[Row], today: int) -> dict[str, Any]:
-    days = by_day(rows, today)
-    return {"periods": [last_days(days, number, name) for number, name in _PERIODS.items()], "chart": chart(days)}
-
-
-def _by_names(found: Mapping[str, Any], before: int) -> dict[str, Any]:
-    """The tables, of the days behind that one."""
-    rows = [row for row in found["spend"] if row["day"] > before]
-    keys = found["keys"]
-    tables = (
-        ("Model", "unknown", by_name(rows, lambda row: (row["model"], row["provider"]))),
-        ("Provider", "unknown", by_name(rows, lambda row: (row["provider"], ""))),
-        ("Workflow", "outside workflows", by_name(rows, lambda row: (row["workflow"] or "", ""))),
-        ("Key", "without a key", by_name(rows, lambda row: (keys.get(row["key"], row["key"] or ""), ""))),
-    )
-    return {
-        "tables": [
-            {"title": title, "nameless": nameless, "rows": sums[:_MOST_NAMES], "more": len(sums[_MOST_NAMES:])}
-            for title, nameless, sums in tables
-        ]
+def _spend_values(rows: Sequence[Row], today: int, days: int, keys: Mapping[str, str]) -> dict[str, Any]:
+    all_days = by_day(rows, today)
+    covered = [row for row in rows if row["day"] > today - days]
+    groups = {
+        "Model": (by_name(covered, lambda row: (row["model"], row["provider"])), NONE),
+        "Provider": (by_name(covered, lambda row: (row["provider"], "")), NONE),
+        "Workflow": (by_name(covered, lambda row: (row["workflow"] or "", "")), "outside workflows"),
+        "Key": (by_name(covered, lambda row: _key(row["key"], keys)), "without a key"),
     }
+    return {
+        "periods": [(number, last_days(all_days, number, name)) for number, name in PERIODS.items()],
+        "chart": chart(all_days),
+        "groups": [
+            {"name": name, "rows": sums[:_MOST_NAMES], "more": len(sums[_MOST_NAMES:]), "nameless": nameless}
+            for name, (sums, nameless) in groups.items()
+        ],
+    }
+
+
+def _key(key_id: str | None, keys: Mapping[str, str]) -> tuple[str, str]:
+    """Its name, and its id where names may be shared."""
+    return ("", "") if key_id is None else (keys.get(key_id, key_id), short_id(key_id))

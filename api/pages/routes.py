@@ -8,8 +8,10 @@ from api.pages.mcp_servers import check_servers, mcp_servers
 from api.pages.overview import overview
 from api.pages.providers_page import check_providers, providers_page
 from api.pages.rendering import PageRoute, static_file
-from api.pages.run_list import run_list
+from api.pages.run_list import Asked, run_list
 from api.pages.run_page import run_page, steer
+from api.pages.schedules_page import schedules_page
+from api.pages.spend_chart import DAYS
 from api.pages.workflow_pages import workflow_list, workflow_page
 from api.services import Services
 from engine.errors import NotFound
@@ -26,18 +28,23 @@ def routes(services: Services) -> APIRouter:
 
 def _page_routes(router: APIRouter, services: Services) -> None:
     @router.get("/dashboard", summary="Spend, the system's state, the latest runs")
-    async def show_overview(days: str = "30") -> Response:  # pyright: ignore[reportUnusedFunction]
+    async def show_overview(days: str = str(DAYS)) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await overview(services, days)
 
-    @router.get("/dashboard/runs", summary="All runs, by status, workflow and search")
+    @router.get("/dashboard/runs", summary="All runs, by status, workflow, id or tag")
     async def show_runs(  # pyright: ignore[reportUnusedFunction]
-        status: str = "", workflow: str = "", q: str = "", before: str = ""
+        status: str = "", workflow: str = "", search: str = "", before: str = ""
     ) -> Response:
-        return await run_list(services, status=status, workflow=workflow.strip(), text=q.strip(), before=before)
+        asked = Asked(status, workflow.strip(), search.strip(), before)
+        return await run_list(services, asked)
 
     @router.get("/dashboard/runs/{run_id}", summary="One run as a timeline")
     async def show_run(run_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await run_page(services, run_id)
+
+    @router.get("/dashboard/schedules", summary="What runs by the clock, when next, and what came of it")
+    async def show_schedules() -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await schedules_page(services)
 
     @router.get("/dashboard/workflows", summary="The stored definitions")
     async def show_workflows() -> Response:  # pyright: ignore[reportUnusedFunction]

@@ -1,10 +1,12 @@
-"""`/dashboard/runs`: all runs, newest first, by status, workflow and search, a page at a time."""
+"""`/dashboard/runs`: all runs, newest first, by status, workflow, id or tag, a page at a time."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import Response
+from starlette.responses import RedirectResponse
 
 from api.pages.rendering import page
 from api.services import Services
@@ -15,7 +17,7 @@ from engine.states import RUN_ENDED, RunStatus
 from engine.store.database import Row, Tx
 from engine.store.definitions import workflow_names
 from engine.store.requests import run_sums
-from engine.store.runs import list_runs
+from engine.store.runs import get_run, list_runs
 
 _PAGE = 50
 
@@ -41,24 +43,43 @@ def _row(tx: Tx, run: Row, now: int) -> dict[str, Any]:
     }
 
 
-async def run_list(services: Services, *, status: str, workflow: str, text: str, before: str) -> Response:
-    """The page; empty filters do not filter. Raises: UserError for a status that there is none of."""
-    if status and status not in set(RunStatus):
-        raise UserError("invalid_parameter", f"there is no run status {status!r}", param="status")
-    filters = {"status": status, "workflow": workflow, "text": text, "before": before}
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What narrows the list; empty texts do not. `search` is a tag as key:value, how a run's id begins, or a part of a workflow's name."""
+
+    status: str
+    workflow: str
+    search: str
+    before: str
+
+    @property
+    def narrowing(self) -> dict[str, str]:
+        """What a link to another page of the same list says."""
+        told = {"status": self.status, "workflow": self.workflow, "search": self.search}
+        return {name: value for name, value in told.items() if value}
+
+    def filters(self) -> dict[str, Any]:
+        """As engine.store.runs knows them."""
+        return {"status": self.status, "workflow": self.workflow, "text": self.search, "before": self.before}
+
+
+async def run_list(services: Services, asked: Asked) -> Response:
+    """The page, or the one run that the search names. Raises: UserError for a status that there is none of."""
+    if asked.status and asked.status not in set(RunStatus):
+        raise UserError("invalid_parameter", f"there is no run status {asked.status!r}", param="status")
+    if asked.search and await services.database.read(lambda tx: get_run(tx, asked.search)) is not None:
+        return RedirectResponse(f"/dashboard/runs/{asked.search}", 303)
+    filters = asked.filters()
     rows, names = await services.database.read(lambda tx: (run_rows(tx, filters, _PAGE + 1), workflow_names(tx)))
     shown = rows[:_PAGE]
-    asked = {name: value for name, value in (("status", status), ("workflow", workflow), ("q", text)) if value}
-    older = {**asked, "before": shown[-1]["id"]} if len(rows) > _PAGE else None
+    older = {**asked.narrowing, "before": shown[-1]["id"]} if len(rows) > _PAGE else None
     values = {
         "here": "runs",
         "runs": shown,
         "names": names,
         "statuses": list(RunStatus),
-        "status": status,
-        "workflow": workflow,
-        "text": text,
+        "asked": asked,
         "older": urlencode(older, errors="replace") if older else None,
-        "newest": urlencode(asked, errors="replace") if before else None,
+        "newest": urlencode(asked.narrowing, errors="replace") if asked.before else None,
     }
     return await page("runs.html", values)

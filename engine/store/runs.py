@@ -246,14 +246,17 @@ def _found(text: str) -> ColumnElement[bool]:
 
 
 def list_runs(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:
-    """Newest first. Filters: status, workflow, since (us), before (id), tag (key, value) and text, which is how the id begins,
-    a part of the workflow's name, or a tag as `key:value`; absent ones do not filter.
+    """Newest first. Filters: status, workflow, schedule (id), since (us), before (id), tag (key, value) and text, which is how the id
+    begins, a part of the workflow's name, or a tag as `key:value`; absent ones do not filter.
     """
     query = select(runs).where(_SEEN).order_by(runs.c.id.desc()).limit(limit)
     if filters.get("status"):
         query = query.where(runs.c.status == filters["status"])
     if filters.get("workflow"):
         query = query.where(runs.c.workflow_name == filters["workflow"])
+    if filters.get("schedule"):
+        query = query.where(runs.c.schedule_id == filters["schedule"])
+        query = query.order_by(None).order_by(runs.c.scheduled_us.desc())  # as its index has them
     if filters.get("since") is not None:
         query = query.where(runs.c.created_us >= filters["since"])
     if filters.get("before"):
