@@ -204,7 +204,17 @@ def test_it_fits_a_phone_and_can_be_read(stage: Stage, site: str, chromium: Chro
     asking = stage.submit(ASKING)
     stage.complete(stage.claim(asking), Listening("approval"))
     run_pages = [f"/runs/{one}" for one in (run, held.run["id"], asking)]
-    for path in ("", "/runs", *run_pages, "/workflows", "/workflows/tea-report", "/chat", "/providers", "/mcp"):
+    for path in (
+        "",
+        "/runs",
+        *run_pages,
+        "/workflows",
+        "/workflows/tea-report",
+        "/schedules",
+        "/chat",
+        "/providers",
+        "/mcp",
+    ):
         chromium.open(f"{site}/dashboard{path}")
         chromium.run("document.querySelectorAll('details').forEach(one => one.open = true)")
         assert chromium.run(TOO_WIDE) == [], path

@@ -11,8 +11,11 @@ from starlette.testclient import TestClient
 
 from engine.api_keys import NewKey, create_key, new_secret
 from engine.clock import now_us
+from engine.firing import fire
 from engine.ledger import CallScope, CostSource
 from engine.ports import Failed, Succeeded
+from engine.schedule_spec import ScheduleSpec
+from engine.schedules import create_schedule
 from engine.states import ErrorClass
 from engine.store.spend import DAY_US
 
@@ -69,7 +72,8 @@ def finish(stage: Stage, run: str, output: Any = "Tea is old.") -> None:
 def test_an_empty_gateway_says_what_to_do(stage: Stage, browser: TestClient) -> None:
     page = get(browser, "/dashboard")
     assert "No run yet" in page.text and "aigateway run" in page.text
-    assert "No runs yet" in get(browser, "/dashboard/runs").text
+    assert "No run yet" in get(browser, "/dashboard/runs").text
+    assert "No schedule yet" in get(browser, "/dashboard/schedules").text
     assert "No MCP server is configured" in get(browser, "/dashboard/mcp").text
 
 
@@ -93,23 +97,61 @@ def test_the_overview_adds_up_today_7_and_30_days(stage: Stage, browser: TestCli
     assert re.search(r"\d{4}-\d\d-\d\d: \$4\.00, 1 call, 165 tokens", page.text)
 
 
-def test_the_overview_tells_on_what_in_each_period_and_by_which_key(stage: Stage, browser: TestClient) -> None:
-    laptop = NewKey("laptop")
-    key = stage.write(lambda tx: create_key(tx, laptop, new_secret(), now_us()))
-    for days_ago, usd, who in ((0, 1, key.id), (3, 2, None), (20, 4, key.id)):
-        call = stage.open(at_us=now_us() - days_ago * DAY_US, scope=CallScope("r", key_id=who))
+def test_the_overview_sums_by_provider_and_key_over_the_days_asked_for(stage: Stage, browser: TestClient) -> None:
+    made = stage.write(lambda tx: create_key(tx, NewKey("press"), new_secret(), now_us()))
+    for days_ago, usd, key_id in ((0, 1, made.id), (3, 2, None), (20, 4, "gone-key")):
+        call = stage.open(scope=CallScope("r", key_id=key_id), at_us=now_us() - days_ago * DAY_US)
         stage.settle(call, cost_picousd=usd * 10**12)
-    assert "By key, 30 days" in get(browser, "/dashboard").text
-    for days, told in (
-        (1, ("By key, today", "laptop 1 165 $1.00")),
-        (7, ("laptop 1 165 $1.00", "without a key 1 165 $2.00")),
-        (30, ("laptop 2 330 $5.00", "without a key 1 165 $2.00")),
-    ):
-        text = get(browser, f"/dashboard?days={days}").text
-        assert all(words in text for words in told), (days, text)
-        assert "30 days $7.00 3 calls" in text
+    month = get(browser, "/dashboard")
+    assert "By key, 30 days" in month.text and f"press {made.id[-8:]} 1 165 $1.00" in month.text
+    assert "without a key 1 165 $2.00" in month.text and "gone-key gone-key 1 165 $4.00" in month.text
+    assert "By provider, 30 days Provider Calls Tokens Cost openai 3 495 $7.00" in month.text
+    week = get(browser, "/dashboard?days=7")
+    assert (
+        "By provider, 7 days Provider Calls Tokens Cost openai 2 330 $3.00" in week.text and "gone-key" not in week.text
+    )
+    assert (
+        "By model, today Model Calls Tokens Cost gpt-6-luna openai 1 165 $1.00"
+        in get(browser, "/dashboard?days=1").text
+    )
+    assert "30 days $7.00 3 calls" in week.text
     for wrong in ("2", "many"):
-        assert "days must be one of 1, 7, 30" in get(browser, f"/dashboard?days={wrong}", 400).text
+        assert "days has to be 1, 7 or 30" in get(browser, f"/dashboard?days={wrong}", 400).text
+
+
+def test_schedules_show_their_times_and_their_last_runs(stage: Stage, browser: TestClient) -> None:
+    stage.submit(TWO_STEPS)
+    spec = ScheduleSpec(cron="0 7 * * *", zone="Europe/Berlin")
+    row, _ = stage.write(
+        lambda tx: create_schedule(tx, stage.catalogue, ("mornings", "two-steps"), spec, key_id=None, now=now_us())
+    )
+    paused = ScheduleSpec(cron="@daily", enabled=False)
+    stage.write(
+        lambda tx: create_schedule(tx, stage.catalogue, ("off", "two-steps"), paused, key_id=None, now=now_us())
+    )
+    due = row["next_us"]
+    assert stage.write(lambda tx: fire(tx, stage.catalogue, row["id"], due)).rings
+    page = get(browser, "/dashboard/schedules")
+    assert re.search(
+        r"off paused Workflow two-steps Cron @daily Zone UTC Next . Last . .* It has started no run yet\. mornings "
+        r"Workflow two-steps Cron 0 7 \* \* \* Zone Europe/Berlin Next \d{4}-\S+ 0[56]:00:00 Last \d{4}-\S+ 0[56]:00:00 "
+        r"Overlap skip Started 1 Set over HTTP .* queued two-steps",
+        page.text,
+    ), page.text
+    assert len([address for address in page.addresses() if "/dashboard/runs/" in address]) == 1
+
+
+def test_runs_are_searched_by_id_tag_and_name(stage: Stage, browser: TestClient) -> None:
+    tagged = stage.submit(TWO_STEPS, tags={"team": "press"})
+    other = stage.submit("name: other\nsteps:\n  - {id: a, type: set, value: 1}\n")
+    found = get(browser, "/dashboard/runs?search=team:press")
+    assert f"/dashboard/runs/{tagged}" in found.addresses() and f"/dashboard/runs/{other}" not in found.addresses()
+    named = get(browser, "/dashboard/runs?search=other")
+    assert f"/dashboard/runs/{other}" in named.addresses() and f"/dashboard/runs/{tagged}" not in named.addresses()
+    answer = browser.get(f"/dashboard/runs?search={other}", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/dashboard/runs/{other}")
+    assert "No runs match" in get(browser, "/dashboard/runs?search=team:nobody").text
+    assert "No runs match" in get(browser, "/dashboard/runs?search=%22%3E%3Cscript%3E").text
 
 
 def test_the_overview_links_the_latest_runs(stage: Stage, browser: TestClient) -> None:
@@ -137,10 +179,10 @@ def test_runs_are_filtered_and_paged(stage: Stage, browser: TestClient) -> None:
     assert listed(get(browser, "/dashboard/runs?workflow=other&status=succeeded")) == [other]
     assert not listed(get(browser, "/dashboard/runs?workflow=nothing"))
     tagged = stage.submit(TWO_STEPS, tags={"team": "press"})
-    for words in (other, other[:30].upper(), "THE"):
-        assert listed(get(browser, f"/dashboard/runs?q={words}")) == [other]
-    assert listed(get(browser, "/dashboard/runs?q=team:press")) == [tagged]
-    assert not listed(get(browser, "/dashboard/runs?q=o%25r"))  # no pattern
+    for words in (other[:30].upper(), "THE"):
+        assert listed(get(browser, f"/dashboard/runs?search={words}")) == [other]
+    assert listed(get(browser, "/dashboard/runs?search=team:press")) == [tagged]
+    assert not listed(get(browser, "/dashboard/runs?search=o%25r"))  # no pattern
     kept = next(a for a in get(browser, "/dashboard/runs?workflow=two-steps").addresses() if "before=" in a)
     assert "workflow=two-steps" in kept
     assert "there is no run status 'lost'" in get(browser, "/dashboard/runs?status=lost", 400).text
@@ -196,7 +238,9 @@ def test_what_others_wrote_is_only_shown(stage: Stage, browser: TestClient) -> N
     assert HOSTILE in "".join(page.words)
 
 
-@pytest.mark.parametrize("path", ["/dashboard", "/dashboard/runs", "/dashboard/mcp", "/dashboard/runs/{run}"])
+@pytest.mark.parametrize(
+    "path", ["/dashboard", "/dashboard/runs", "/dashboard/mcp", "/dashboard/schedules", "/dashboard/runs/{run}"]
+)
 def test_pages_hold_to_their_own_policy(stage: Stage, browser: TestClient, path: str) -> None:
     run = stage.submit(TWO_STEPS)
     answer = browser.get(path.format(run=run))
