@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import HTMLResponse
 
 from api.pages.chat_page import chat_page
+from api.pages.deliveries_page import deliveries_page, send_again
 from api.pages.mcp_servers import check_servers, mcp_servers
 from api.pages.overview import overview
 from api.pages.providers_page import check_providers, providers_page
@@ -46,6 +47,10 @@ def _page_routes(router: APIRouter, services: Services) -> None:
     async def show_schedules() -> Response:  # pyright: ignore[reportUnusedFunction]
         return await schedules_page(services)
 
+    @router.get("/dashboard/deliveries", summary="Webhooks of all runs, and how they went")
+    async def show_deliveries(status: str = "", before: str = "") -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await deliveries_page(services, status=status, before=before)
+
     @router.get("/dashboard/workflows", summary="The stored definitions")
     async def show_workflows() -> Response:  # pyright: ignore[reportUnusedFunction]
         return await workflow_list(services)
@@ -82,6 +87,10 @@ def _button_routes(router: APIRouter, services: Services) -> None:
     @router.post("/dashboard/runs/{run_id}/{action}", include_in_schema=False)
     async def press(run_id: str, action: str, request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await steer(services, request, run_id, action)
+
+    @router.post("/dashboard/deliveries/{delivery_id}/redeliver", include_in_schema=False)
+    async def deliver_again(delivery_id: str, request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]
+        return await send_again(services, request, delivery_id)
 
     @router.post("/dashboard/providers/check", include_in_schema=False)
     async def ask_providers(request: Request) -> Response:  # pyright: ignore[reportUnusedFunction]

@@ -72,6 +72,29 @@ _ATTEMPTS = Statement(
     .order_by(delivery_attempts.c.delivery_id, delivery_attempts.c.number)
 )
 
+_last = delivery_attempts.alias("last")
+_LIST = Statement(
+    select(deliveries, _last.c.status_code, _last.c.error, _last.c.number)
+    .select_from(
+        deliveries.outerjoin(
+            _last,
+            and_(
+                _last.c.delivery_id == deliveries.c.id,
+                _last.c.number
+                == select(func.max(delivery_attempts.c.number))
+                .where(delivery_attempts.c.delivery_id == deliveries.c.id)
+                .scalar_subquery(),
+            ),
+        )
+    )
+    .where(
+        or_(bindparam("status") == "", deliveries.c.status == bindparam("status")),
+        or_(bindparam("before") == "", deliveries.c.id < bindparam("before")),
+    )
+    .order_by(deliveries.c.id.desc())
+    .limit(bindparam("most"))
+)
+
 
 def insert_delivery(tx: Tx, row: Mapping[str, Any]) -> None:
     """A webhook to be sent."""
@@ -91,6 +114,11 @@ def deliveries_of_run(tx: Tx, run_id: str) -> list[Row]:
 def attempts_of_deliveries(tx: Tx, run_id: str) -> list[Row]:
     """All tries of a run's deliveries."""
     return tx.all(_ATTEMPTS, {"run": run_id})
+
+
+def list_deliveries(tx: Tx, status: str, before: str, most: int) -> list[Row]:
+    """Newest first, with how the last try ended; empty texts do not narrow."""
+    return tx.all(_LIST, {"status": status, "before": before, "most": most})
 
 
 def due_deliveries(tx: Tx, now: int, most: int, busy: Sequence[str] = ()) -> list[Row]:

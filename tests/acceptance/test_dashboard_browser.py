@@ -211,6 +211,7 @@ def test_it_fits_a_phone_and_can_be_read(stage: Stage, site: str, chromium: Chro
         "/workflows",
         "/workflows/tea-report",
         "/schedules",
+        "/deliveries",
         "/chat",
         "/providers",
         "/mcp",

@@ -17,7 +17,9 @@ from engine.ports import Failed, Succeeded
 from engine.schedule_spec import ScheduleSpec
 from engine.schedules import create_schedule
 from engine.states import ErrorClass
+from engine.store.deliveries import deliveries_of_run
 from engine.store.spend import DAY_US
+from engine.webhook_outbox import record_delivery
 
 TWO_STEPS = """
 name: two-steps
@@ -141,6 +143,25 @@ def test_schedules_show_their_times_and_their_last_runs(stage: Stage, browser: T
     assert len([address for address in page.addresses() if "/dashboard/runs/" in address]) == 1
 
 
+def test_deliveries_of_all_runs_are_listed_and_sent_again(stage: Stage, browser: TestClient) -> None:
+    assert "No webhook yet" in get(browser, "/dashboard/deliveries").text
+    run = stage.submit(TWO_STEPS, webhook_url="https://example.org/hook?<x>")
+    finish(stage, run)
+    (delivery,) = stage.read(lambda tx: deliveries_of_run(tx, run))
+    stage.write(lambda tx: record_delivery(tx, {**delivery, "tries": 0}, 500, "HTTP 500", now_us()))
+    stage.write(lambda tx: record_delivery(tx, {**delivery, "tries": 1}, 204, None, now_us()))
+    page = get(browser, "/dashboard/deliveries?status=delivered")
+    assert re.search(rf"delivered run\.succeeded {run[-8:]} 204 2 \d{{4}}", page.text), page.text
+    assert f"/dashboard/runs/{run}" in page.addresses() and "https://example.org/hook?<x>" in page.text
+    assert "No deliveries match" in get(browser, "/dashboard/deliveries?status=dead").text
+    assert "there is no delivery status 'lost'" in get(browser, "/dashboard/deliveries?status=lost", 400).text
+    (button,) = [one for one in page.addresses() if one.endswith("/redeliver")]
+    assert browser.post(button, headers={"origin": "https://elsewhere.example"}).status_code == 403
+    sent = browser.post(button, headers={"origin": str(browser.base_url)}, follow_redirects=False)
+    assert (sent.status_code, sent.headers["location"]) == (303, "/dashboard/deliveries")
+    assert "pending run.succeeded" in get(browser, "/dashboard/deliveries?status=pending").text
+
+
 def test_runs_are_searched_by_id_tag_and_name(stage: Stage, browser: TestClient) -> None:
     tagged = stage.submit(TWO_STEPS, tags={"team": "press"})
     other = stage.submit("name: other\nsteps:\n  - {id: a, type: set, value: 1}\n")
@@ -239,7 +260,15 @@ def test_what_others_wrote_is_only_shown(stage: Stage, browser: TestClient) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/dashboard", "/dashboard/runs", "/dashboard/mcp", "/dashboard/schedules", "/dashboard/runs/{run}"]
+    "path",
+    [
+        "/dashboard",
+        "/dashboard/runs",
+        "/dashboard/mcp",
+        "/dashboard/schedules",
+        "/dashboard/deliveries",
+        "/dashboard/runs/{run}",
+    ],
 )
 def test_pages_hold_to_their_own_policy(stage: Stage, browser: TestClient, path: str) -> None:
     run = stage.submit(TWO_STEPS)
