@@ -48,7 +48,8 @@ def begin_span(tracer: Tracer, scope: Scope) -> Span | None:
 
 def end_span(span: Span, scope: Scope, status: int | None, *, hot: bool) -> None:
     """The request was answered with `status`; None: its client left first. A path that no route has is not among the names."""
-    route: Any = scope["path"] if hot else getattr(scope.get("route"), "path", None)
+    plain = hot or scope["path"] == _HANDS_ON  # no route of FastAPI's
+    route: Any = scope["path"] if plain else getattr(scope.get("route"), "path", None)
     method = scope["method"] if scope["method"] in _METHODS else "HTTP"
     error = str(status) if status is not None and status >= 500 else None
     span.end(
