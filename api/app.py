@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from json import JSONDecodeError
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from api import budgets, config, health, keys, ledger, mcp, metrics, models, providers, runs, schedules, workflows
 from api.anthropic_errors import shaped
@@ -19,6 +20,7 @@ from api.conversations import ConversationEndpoint
 from api.embeddings import EmbeddingsEndpoint
 from api.errors import HttpError, Problem, internal_problem, problem_of
 from api.idempotency import Idempotent
+from api.json_mistakes import why_no_json
 from api.mcp_server import McpEndpoint
 from api.messages import CountTokensEndpoint, begin_messages
 from api.openapi import complete_document
@@ -96,19 +98,19 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
     """Pydantic's findings as the contract's details; the first one is the message."""
     assert isinstance(error, RequestValidationError)
     details = [_mistake(found) for found in error.errors()]
+    if isinstance(error.__cause__, JSONDecodeError):
+        return _response(_no_json(error.__cause__.doc.encode(), error.__cause__))
     first = details[0]
     message = f"{first.path}: {first.message}" if first.path else first.message
     return _response(problem_of(UserError("invalid_request", message, param=first.path, details=details)))
 
 
+_METHODS = ("GET", "POST", "PUT", "DELETE")
 _PLACES = ("body", "query", "header", "path")
 
 
 def _mistake(found: Any) -> Mistake:
     place = [part for part in found["loc"] if part not in _PLACES and not str(part).startswith(FORM)]
-    if found["type"] == "json_invalid":
-        reason = found.get("ctx", {}).get("error", found["msg"])
-        return Mistake(f"the body is no JSON: {reason}")
     if tuple(found["loc"]) == ("body",) and found["type"] == "model_attributes_type":
         unread = isinstance(found["input"], bytes)
         return Mistake(
@@ -131,12 +133,31 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         return _response(
             shaped(problem_of(too_large(MAX_BODY_BYTES)), request.url.path, request.scope["state"]["request_id"])
         )
+    if error.status_code == 400 and error.__cause__ is not None:  # FastAPI could not read the body
+        return _response(_no_json(await request.body(), error.__cause__))
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     message = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
     problem = problem_of(HttpError(error.status_code, code, message))
     response = _response(shaped(problem, request.url.path, request.scope["state"]["request_id"]))
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["allow"] = _methods_of(request)
     return response
+
+
+def _methods_of(request: Request) -> str:
+    """All methods of a path: its routes are several, and the first one that fits knows its own alone."""
+
+    def answers(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    found = [method for method in _METHODS if answers(method)]
+    return ", ".join(["GET", "HEAD", *found[1:]] if found[:1] == ["GET"] else found)
+
+
+def _no_json(data: bytes, error: BaseException) -> Problem:
+    return problem_of(HttpError(400, "invalid_json", why_no_json(data, error)))
 
 
 async def _unexpected(request: Request, _: Exception) -> JSONResponse:

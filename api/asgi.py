@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import orjson
 
 from api.errors import HttpError, Problem
+from api.json_mistakes import MAX_DEPTH, TOO_DEEP, why_no_json
 
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
@@ -20,9 +21,6 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 _FEW_DIGITS = len(str(MAX_BODY_BYTES)) - 1  # a length of so many is small enough
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BROKEN = "aigateway.broken"  # a key of our own in the last message: servers pass over it
-MAX_DEPTH = 200
-"""Levels of a JSON body: more than anybody means, fewer than the JSON encoder (254) and Python's own stack can take."""
-TOO_DEEP = f"the body is nested too deeply: {MAX_DEPTH} levels are the limit"
 _EVENT_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
@@ -48,11 +46,16 @@ async def read_body(receive: Receive, limit: int = MAX_BODY_BYTES) -> bytes:
     return b"".join(parts)
 
 
-def check_length(scope: Scope) -> None:
+def check_body_headers(scope: Scope) -> None:
     """Refuse a body by what its request says of it, before any of it is read. Raises: HttpError."""
-    told = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
-    if len(told) > _FEW_DIGITS and told.isdigit() and int(told) > MAX_BODY_BYTES:
-        raise too_large(MAX_BODY_BYTES)
+    for name, told in scope["headers"]:
+        if name == b"content-length" and len(told) > _FEW_DIGITS and told.isdigit() and int(told) > MAX_BODY_BYTES:
+            raise too_large(MAX_BODY_BYTES)
+        if name == b"content-encoding" and told.lower() != b"identity":
+            words = f"a body with content-encoding {told.decode('latin-1')} is not taken: send it uncompressed"
+            raise HttpError(
+                415, "unsupported_media_type", words, param="content-encoding", headers={"accept-encoding": "identity"}
+            )
 
 
 def too_large(limit: int) -> HttpError:
@@ -66,7 +69,7 @@ async def read_json_object(receive: Receive) -> dict[str, Any]:
     try:
         body = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise HttpError(400, "invalid_json", f"the body is no JSON: {error}") from error
+        raise HttpError(400, "invalid_json", why_no_json(data, error)) from error
     if not isinstance(body, dict):
         raise HttpError(400, "invalid_json", "the body must be a JSON object")
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _deeper_than(MAX_DEPTH, body):

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import structlog
 
 from api.anthropic_errors import shaped
-from api.asgi import App, Message, Receive, Scope, Send, check_length, send_problem
+from api.asgi import App, Message, Receive, Scope, Send, check_body_headers, send_problem
+from api.browsers import headers_for_pages, is_preflight, send_preflight
 from api.errors import HttpError, Problem, internal_problem, problem_of
 from api.key_ring import KeyRing, carries_credentials
 from api.origin import check_origin
@@ -60,14 +61,14 @@ class Gate:
         span = None if self.tracer is None else self._begin_span(self.tracer, scope)
         started = time.perf_counter()
         try:
-            if not self._keys_required:
-                check_origin(scope, on_loopback=self._on_loopback)
-            if scope["path"] not in self._open:
-                key = state["key"] = await self._key_of(scope)
-                state["key_id"] = None if key is None else key.id
-            check_length(scope)
-            app = self._hot.get(scope["path"], self._app) if scope["method"] == "POST" else self._app
-            await app(scope, receive, answer.send)
+            if scope["method"] == "POST":
+                await self._admit(scope, answer)
+                await self._hot.get(scope["path"], self._app)(scope, receive, answer.send)
+            elif is_preflight(scope):
+                await send_preflight(scope, answer.send)
+            else:
+                await self._admit(scope, answer)
+                await self._app(_as_get(scope), receive, answer.send)
         except Exception as error:  # noqa: BLE001 - API top: no traceback reaches a user
             await answer.fail(error)
         except asyncio.CancelledError:  # the server ends, and has waited long enough for this one
@@ -88,6 +89,18 @@ class Gate:
             structlog.contextvars.bind_contextvars(trace_id=trace_id(span))
         return span
 
+    async def _admit(self, scope: Scope, answer: "_Answer") -> None:
+        """Who asks, and whether they may. Raises: HttpError."""
+        key = None
+        if scope["path"] not in self._open:
+            key = scope["state"]["key"] = await self._key_of(scope)
+            scope["state"]["key_id"] = None if key is None else key.id
+        if key is not None:
+            answer.more_headers = headers_for_pages(scope)
+        elif not self._keys_required:
+            check_origin(scope, on_loopback=self._on_loopback)
+        check_body_headers(scope)
+
     async def _key_of(self, scope: Scope) -> ApiKey | None:
         """The request's key. Where none is needed, one that nobody made is ignored: clients insist on sending something."""
         key = await self._keys.of_request(scope["headers"])
@@ -98,6 +111,24 @@ class Gate:
                 raise HttpError(401, "invalid_api_key", "there is no such API key")
             raise HttpError(401, "invalid_api_key", f"an API key is needed: {_HOW_TO_SHOW_ONE}")
         return key
+
+
+def check_author(key: ApiKey | None) -> None:
+    """Whether a caller may store and delete workflows: what they do is granted to every key that may use them. Raises: Forbidden."""
+    if key is not None and not key.admin and key.limits.allowed_models is not None:
+        message = (
+            f"the API key {key.prefix}… ({key.name}) may use some models only, and a workflow may use any: "
+            "changing one needs a key made with `admin`, or one without allowed_models"
+        )
+        raise Forbidden("admin_key_required", message)
+
+
+def _as_get(scope: Scope) -> Scope:
+    """HEAD is answered as GET, and the server leaves the body out; without `Accept`, so that no stream of events begins."""
+    if scope["method"] != "HEAD":
+        return scope
+    headers = [header for header in scope["headers"] if header[0] != b"accept"]
+    return {**scope, "method": "GET", "headers": headers}
 
 
 def check_admin(key: ApiKey | None) -> None:
@@ -115,12 +146,13 @@ class _Answer:
         self._request_id = request_id
         self._scope = scope
         self._header = (b"x-request-id", request_id.encode())
+        self.more_headers: tuple[tuple[bytes, bytes], ...] = ()
         self.status: int | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*message.get("headers", ()), self._header]}
+            message = {**message, "headers": [*message.get("headers", ()), self._header, *self.more_headers]}
         await self._send(message)
 
     async def fail(self, error: Exception) -> None:

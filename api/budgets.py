@@ -12,6 +12,7 @@ from api.services import Services
 from engine.budget_spec import Action, BudgetSpec, Origin, Scope, check_budget, to_threshold
 from engine.budgets import budget_view, put_budget, replace_budgets
 from engine.clock import now_us
+from engine.errors import UserError
 from engine.money import to_picousd
 from engine.periods import Period
 from engine.store.budgets import all_budgets
@@ -89,12 +90,23 @@ def routes(services: Services) -> APIRouter:
     ) -> dict[str, Any]:
         check_admin(request.state.key)
         if isinstance(asked, list):
-            specs = [each.spec() for each in asked]
+            specs = _specs(asked)
             return page(await services.database.write(lambda tx: _replaced(tx, specs)), len(specs))
         spec = asked.spec()
         return await services.database.write(lambda tx: _put(tx, spec))
 
     return router
+
+
+def _specs(asked: list[BudgetRequest]) -> list[BudgetSpec]:
+    """Raises: UserError, for a name that stands there twice too: the order of a list would decide which one holds."""
+    names: set[str] = set()
+    for at, each in enumerate(asked):
+        if each.name in names:
+            words = f"[{at}].name: the list has a budget `{each.name}` already"
+            raise UserError("invalid_request", words, param=f"[{at}].name")
+        names.add(each.name)
+    return [each.spec() for each in asked]
 
 
 def _views(tx: Tx, before: str | None, most: int) -> list[dict[str, object]]:

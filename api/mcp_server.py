@@ -31,6 +31,7 @@ class McpEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. Raises: HttpError where another web site's page sends it, also one that has a key."""
         check_origin(scope, on_loopback=self._services.on_loopback)
+        _check_type(scope)
         if self._services.closing.is_set():
             raise HttpError(503, "shutting_down", "this process is about to end; try again")
         if self._opening is None:
@@ -45,6 +46,14 @@ class McpEndpoint:
         serving = http_serving(self._inside, self._services.version, max_body_bytes=MAX_BODY_BYTES)
         self._serving = asyncio.create_task(serving.run(self._services.closing, ready))
         return await ready
+
+
+def _check_type(scope: Scope) -> None:
+    """The library behind it would answer in plain text. Raises: HttpError."""
+    told = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    if told.partition(b";")[0].strip().lower() != b"application/json":
+        words = "a message to /mcp has to be sent as content-type: application/json"
+        raise HttpError(415, "unsupported_media_type", words, param="content-type")
 
 
 def _load() -> "type[HttpServing]":

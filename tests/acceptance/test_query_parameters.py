@@ -1,5 +1,6 @@
 """What a query string may hold, and methods that a path does not have: told in the one error shape, alike everywhere."""
 
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +47,7 @@ def test_a_key_where_none_is_known_is_refused_too(up: Gateway) -> None:
         {"role": "user", "content": "x"}]}).status_code == 200  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["/v1/runs", "/v1/requests", "/v1/keys", "/v1/budgets"])
+@pytest.mark.parametrize("path", ["/v1/runs", "/v1/requests", "/v1/keys", "/v1/budgets", "/v1/schedules"])
 def test_a_cursor_that_no_page_told_is_refused(up: Gateway, path: str) -> None:
     for cursor in ("garbage", "", "zzzzzzzz-0000-0000-0000-000000000000", "a' OR 1=1"):
         error = up.http.get(path, params={"cursor": cursor})
@@ -70,3 +71,69 @@ def test_a_method_that_a_path_does_not_have(up: Gateway, path: str) -> None:
         answer = up.http.request(method, path)
         assert answer.status_code == 405, (method, path, answer.text)
         assert method in answer.json()["error"]["message"] and answer.headers["allow"]
+    if path == "/v1/runs":
+        assert answer.headers["allow"] == "GET, HEAD, POST"  # its routes are several
+
+
+def test_head_is_get_without_its_body(up: Gateway) -> None:
+    for path in ("/health", "/v1/models", "/metrics"):
+        answer = up.http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"") and int(answer.headers["content-length"]) > 50, path
+    run_id = up.submit({"name": "w", "steps": [{"id": "s", "type": "wait", "signal": "go"}]}, {})
+    events = up.http.head(f"/v1/runs/{run_id}/events", headers={"accept": "text/event-stream"}, timeout=5)
+    assert events.status_code == 200 and up.http.head("/v1/nothing").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("/v1/chat/completions", b'{"model": }', "line 1 column 11"),
+        ("/v1/runs", b'{\n "workflow": }', "line 2 column 14"),
+        ("/v1/messages", b'{"model": "\xff"}', "not UTF-8 from byte 11"),
+        ("/v1/runs", b'{"workflow": "\xff"}', "not UTF-8 from byte 14"),
+        ("/v1/runs", b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_with_its_place(up: Gateway, path: str, content: bytes, words: str) -> None:
+    answer = up.http.post(path, content=content, headers={"content-type": "application/json"})
+    assert answer.status_code == 400 and words in answer.json()["error"]["message"], answer.text
+    assert path == "/v1/messages" or answer.json()["error"]["code"] == "invalid_json"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/runs", "/mcp"])
+def test_a_compressed_body_is_refused_by_its_header(up: Gateway, path: str) -> None:
+    packed = {"content-type": "application/json", "content-encoding": "gzip"}
+    answer = up.http.post(path, content=gzip.compress(b"{}"), headers=packed)
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert "gzip" in answer.json()["error"]["message"]
+
+
+def test_mcp_takes_json_alone_and_says_so_in_the_one_shape(up: Gateway) -> None:
+    answer = up.http.post("/mcp", content=b"hello", headers={"content-type": "text/plain"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (415, "content-type")
+
+
+def test_a_budget_twice_in_one_list_is_refused_with_its_place(up: Gateway) -> None:
+    answer = up.http.put("/v1/budgets", json=[{"name": "a", "limit_usd": 1}, {"name": "a", "limit_usd": 2}])
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "[1].name")
+    assert up.http.get("/v1/budgets").json()["data"] == []
+
+
+def test_pages_of_other_sites_need_a_key_and_may_then_read_the_answer(up: Gateway) -> None:
+    """As a browser does it: it asks first, without the key, and hides an answer that does not let the page in."""
+    page = {"origin": "https://app.example"}
+    asks = {**page, "access-control-request-method": "POST", "access-control-request-headers": "authorization,x-other"}
+    told = up.http.options("/v1/chat/completions", headers=asks)
+    assert (told.status_code, told.headers["access-control-allow-origin"]) == (204, "*")
+    assert told.headers["access-control-allow-headers"] == "authorization,x-other"
+    secret = up.http.post("/v1/keys", json={"name": "page"}).json()["key"]
+    talk = {"model": "simulated/echo", "messages": [{"role": "user", "content": "x"}]}
+    for key, status, readable in ((secret, 200, "*"), ("sk-nobody", 403, None)):
+        for stream in (False, True):
+            body = {**talk, "stream": stream}
+            sent = up.http.post("/v1/chat/completions", json=body, headers={**page, "authorization": f"Bearer {key}"})
+            assert (sent.status_code, sent.headers.get("access-control-allow-origin")) == (status, readable)
+    missing = up.http.get("/v1/models/none", headers={**page, "authorization": f"Bearer {secret}"})
+    assert (missing.status_code, missing.headers["access-control-allow-origin"]) == (404, "*")
+    assert up.http.options("/dashboard", headers=asks).status_code == 403
+    assert "access-control-allow-origin" not in up.http.get("/v1/models").headers
