@@ -4,7 +4,7 @@ The run is an ordinary one of the caller's key. A client that leaves does not st
 longer than the client waits: the run's id is in `x-aigateway-run-id` either way.
 """
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -13,15 +13,18 @@ from typing import Any
 from api.answers import Comment, Telling, Whole
 from api.asgi import Scope
 from api.errors import HttpError
+from api.limit_headers import standing_headers
 from api.request_spans import context_of
 from api.run_watch import SETTLED
 from api.runs import LONGEST_WAIT_S
-from api.services import Services
+from api.services import ChatBook, Services
 from api.submissions import Caller, RunRequest, definition_of, start_run
 from api.workflow_inputs import dropped_names, input_of, tags_of
+from engine.admission import Standing
+from engine.clock import new_id, now_us
 from engine.definition import Definition
-from engine.errors import Forbidden, NotFound
-from engine.ledger import Usage
+from engine.errors import NotFound
+from engine.ledger import CallKind, CallScope, Intent, Usage
 from engine.money import usd_text
 from engine.states import RunStatus
 from engine.store.database import Row, Tx
@@ -29,11 +32,13 @@ from engine.store.events import history_since, why_paused
 from engine.store.json_text import dumps
 from engine.store.requests import run_sums
 from engine.store.runs import get_run
+from engine.submission import is_submitted
 from engine.views import run_view
+from engine.workflow_grants import WORKFLOW_MODEL
 from providers.completions import ChunkMaker, completion, new_completion_id
 from providers.provider import Chunk, Json
 
-PREFIX = "workflow/"
+PREFIX = WORKFLOW_MODEL
 USUAL_WAIT_S = 300.0
 _SIGN_OF_LIFE_S = 15.0
 _EVENTS_AT_ONCE = 500
@@ -193,21 +198,49 @@ async def workflow_definition(services: Services, workflow: str) -> Definition:
 
 
 async def submit_for(services: Services, workflow: str, chat: Json, body: Json, scope: Scope) -> WorkflowRun:
-    """Start a run for a request: `chat` is it as OpenAI chat, `body` as it came. Raises: NotFound, Forbidden, UserError."""
-    model, state = PREFIX + workflow, scope["state"]
-    key = state.get("key")
-    if key is not None and not key.allows(model):
-        raise Forbidden("model_not_allowed", f"the key {key.name} may not use {model}", param="model")
+    """Start a run for a request: `chat` is it as OpenAI chat, `body` as it came. Raises: NotFound, UserError; Forbidden, LimitExceeded."""
+    state = scope["state"]
+    caller = Caller(state["request_id"], state.get("key_id"), state.get("run_key"), context_of(scope))
+    standings = await _check_key(services, workflow, caller)
     definition = await workflow_definition(services, workflow)
     asked = RunRequest(input=input_of(definition, chat), tags=tags_of(body))
-    caller = Caller(state["request_id"], state.get("key_id"), state.get("run_key"), context_of(scope))
     run_id: str = (await start_run(services, workflow, asked, caller)).run["id"]
-    headers = {"x-aigateway-run-id": run_id, "x-aigateway-provider": "workflow", "x-aigateway-model": workflow}
+    headers = {
+        "x-aigateway-run-id": run_id,
+        "x-aigateway-provider": "workflow",
+        "x-aigateway-model": workflow,
+        **standing_headers(standings),
+    }
     if dropped := dropped_names(body):
         headers["x-aigateway-dropped"] = ", ".join(dropped)
     return WorkflowRun(
         services, workflow, run_id, headers, LONGEST_WAIT_S if body.get("stream") else _patience_s(scope)
     )
+
+
+async def _check_key(services: Services, workflow: str, caller: Caller) -> Sequence[Standing]:
+    """Whether the caller's key may use the workflow, and has room for a request now: a client waits for the answer, so it is told
+    at once, where a run's step would wait. Who asks for the run of an earlier request starts none. Raises: Forbidden, LimitExceeded.
+    """
+    if caller.key_id is None:
+        return ()
+    book, key_id = ChatBook(services), caller.key_id
+    if await services.database.read(lambda tx: is_submitted(tx, key_id, caller.idempotency_key)):
+        return ()
+    await book.check(
+        Intent(
+            id=new_id(),
+            scope=CallScope(request_id=caller.request_id, key_id=key_id),
+            kind=CallKind.CHAT,
+            provider="workflow",
+            model=workflow,
+            requested_model=PREFIX + workflow,
+            streamed=False,
+            at_us=now_us(),
+            reserve_picousd=0,
+        )
+    )
+    return book.standings
 
 
 def _patience_s(scope: Scope) -> float:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from api.asgi import MAX_BODY_BYTES, too_large
+from api.auth import check_author
 from api.mcp import look_for_a_moment
 from api.params import check_cursor, check_limit, part
 from api.services import Services
@@ -96,6 +97,7 @@ async def _row(services: Services, name: str) -> Row:
 def _writing_routes(router: APIRouter, services: Services) -> None:
     @router.put("/v1/workflows/{name}", summary="Store a definition", openapi_extra=_BODY, responses=_STORED)
     async def store(name: str, request: Request) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+        check_author(request.state.key)
         definition = await _checked(request, name)
         if definition.name != name:
             message = f"the definition is named {definition.name!r}, the path says {name!r}"
@@ -106,7 +108,8 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
         return JSONResponse(view, status_code=201 if stored.created else 200)
 
     @router.delete("/v1/workflows/{name}", status_code=204, summary="Forget a definition; its runs go on")
-    async def forget(name: str) -> None:  # pyright: ignore[reportUnusedFunction]
+    async def forget(name: str, request: Request) -> None:  # pyright: ignore[reportUnusedFunction]
+        check_author(request.state.key)
         await services.database.write(lambda tx: remove(tx, name))
 
     @router.post("/v1/workflows/validate", summary="Check a definition without storing it", openapi_extra=_BODY)

@@ -20,6 +20,7 @@ from engine.store.api_keys import in_flight, lock_key, requests_lately, tokens_l
 from engine.store.budgets import lock_rejecting
 from engine.store.database import Tx
 from engine.store.requests import open_request, settle_request
+from engine.workflow_grants import granted_by_workflow
 
 MINUTE_US = 60_000_000
 _LONGEST_CALL_US = 86_400_000_000
@@ -103,7 +104,7 @@ def _refused_by_budget(tx: Tx, intent: Intent) -> AIGatewayError | None:
 
 
 def _by_key(tx: Tx, key: ApiKey, intent: Intent) -> Admission:
-    if not key.allows(intent.requested_model, f"{intent.provider}/{intent.model}"):
+    if not _allowed(tx, key, intent):
         message = f"the key {key.name} may not use {intent.requested_model}"
         return Admission(Forbidden("model_not_allowed", message, param="model"))
     if not key.limits.counted:
@@ -117,6 +118,12 @@ def _by_key(tx: Tx, key: ApiKey, intent: Intent) -> Admission:
         if found is not None:
             standings.append(found)
     return Admission(_too_parallel(tx, key, intent), tuple(standings))
+
+
+def _allowed(tx: Tx, key: ApiKey, intent: Intent) -> bool:
+    run_id = intent.scope.run_id
+    own = key.allows(intent.requested_model, f"{intent.provider}/{intent.model}")
+    return own or (run_id is not None and granted_by_workflow(tx, key, run_id))
 
 
 def _requests(tx: Tx, key: ApiKey, intent: Intent) -> Standing | LimitExceeded | None:

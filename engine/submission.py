@@ -62,9 +62,7 @@ class Submission:
 
     def kept_key(self) -> str | None:
         """Under which the run is found again: an idempotency key is that of its API key alone."""
-        if self.idempotency_key is None or self.key_id is None:
-            return self.idempotency_key
-        return hashlib.sha256(dumps([self.key_id, self.idempotency_key]).encode()).hexdigest()
+        return _kept_key(self.key_id, self.idempotency_key)
 
     def fingerprint(self) -> str:
         """Equal for submissions that ask for the same."""
@@ -79,6 +77,12 @@ class Submission:
             *([] if self.start_us is None else [self.start_us]),
         ]
         return hashlib.sha256(dumps(asked).encode(errors="surrogatepass")).hexdigest()
+
+
+def _kept_key(key_id: str | None, idempotency_key: str | None) -> str | None:
+    if idempotency_key is None or key_id is None:
+        return idempotency_key
+    return hashlib.sha256(dumps([key_id, idempotency_key]).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +121,12 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
     transition.begin()
     transition.close()
     return Submitted(run, True, (*transition.rings, *enter_line(tx, run, graph.definition, now)))
+
+
+def is_submitted(tx: Tx, key_id: str | None, idempotency_key: str | None) -> bool:
+    """Whether a run of that API key was submitted under the idempotency key: asking again starts none."""
+    kept = _kept_key(key_id, idempotency_key)
+    return kept is not None and run_by_idempotency_key(tx, kept) is not None
 
 
 def _submitted_before(tx: Tx, asked: Submission) -> Row | None:

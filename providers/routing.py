@@ -64,10 +64,11 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A row of `/v1/models`."""
+    """A row of `/v1/models`. `targets`: of a configured name, the `provider/model` names that it comes to, as far as they are written."""
 
     id: str
     owned_by: str
+    targets: tuple[str, ...] = ()
 
 
 class ModelLists:
@@ -119,15 +120,22 @@ class Router:
 
     async def list_names(self) -> list[ModelName]:
         """Configured names, then `provider/model` of every provider that can be reached now."""
-        rows = [ModelName(name, "aigateway") for name in self._aliases]
+        rows = [ModelName(name, "aigateway", self._written(name, frozenset())) for name in self._aliases]
         providers = list(self._providers.values())
         for provider, models in zip(providers, await self._all_lists(providers), strict=True):
             owner = provider.config.name
             listed = models if models is not None else provider.config.models
             rows += [ModelName(f"{owner}/{model}", owner) for model in listed]
-        if "local" not in self._aliases and await self._local(tolerant=True):
-            rows.insert(0, ModelName("local", "aigateway"))
+        if "local" not in self._aliases and (found := await self._local(tolerant=True)):
+            rows.insert(0, ModelName("local", "aigateway", ("/".join(found.key),)))
         return rows
+
+    def _written(self, name: str, above: frozenset[str]) -> tuple[str, ...]:
+        """The targets behind a configured name, those of configured names among them too."""
+        alias = self._aliases.get(name)
+        if alias is None or name in above:
+            return (name,)
+        return tuple(target for inner in alias.targets for target in self._written(inner, above | {name}))
 
     async def _group(self, name: str, alias: Alias, above: frozenset[str]) -> Group:
         """The targets that can be asked now. Raises: NotFound for names that lead back to themselves (the configuration refuses them)."""

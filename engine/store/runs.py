@@ -107,6 +107,17 @@ _LIVE_CHILDREN = Statement(
     )
     .order_by(runs.c.id)
 )
+_own = (
+    select(runs.c.id, runs.c.parent_run_id, runs.c.workflow_name, runs.c.version, runs.c.models_json)
+    .where(runs.c.id == bindparam("run"))
+    .cte("line", recursive=True)
+)
+_line = _own.union_all(
+    select(runs.c.id, runs.c.parent_run_id, runs.c.workflow_name, runs.c.version, runs.c.models_json).where(
+        runs.c.id == _own.c.parent_run_id
+    )
+)
+_ABOVE = Statement(select(_line.c.workflow_name, _line.c.version, _line.c.models_json))
 _ANSWER_TO = Statement(update(runs).where(runs.c.id == bindparam("run")).values(answers_to=bindparam("step")))
 _STOP_ANSWERING = Statement(update(runs).where(runs.c.id == bindparam("run")).values(answers_to=None))
 _SET_BUDGET = Statement(update(runs).where(runs.c.id == bindparam("run")).values(budget_picousd=bindparam("budget")))
@@ -268,6 +279,11 @@ def list_runs(tx: Tx, filters: Mapping[str, Any], limit: int) -> list[Row]:
     if filters.get("text"):
         query = query.where(_found(filters["text"]))
     return tx.all(Statement(query))
+
+
+def runs_above(tx: Tx, run_id: str) -> list[Row]:
+    """workflow_name, version, models_json of a run, and of each run whose step started the one before."""
+    return tx.all(_ABOVE, {"run": run_id})
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ MODELS = {
 }
 WORKFLOWS: dict[str, dict[str, Any]] = {
     "ask": {"steps": [{"id": "answer", "type": "llm", "model": "sim/told", "prompt": "${input.message}"}]},
+    "calls": {"steps": [{"id": "other", "type": "workflow", "workflow": "ask", "input": {"message": "${input.message}"}}]},
     "roles": {"steps": [{"id": "count", "type": "set", "value": {"text": "${input.message}", "all": "${input.messages}"}}]},
     "topical": {
         "inputs": {"topic": {"type": "string"}, "size": {"type": "integer", "default": 3}},
@@ -232,15 +233,66 @@ def test_a_step_that_asks_a_workflow_as_a_model_is_refused_at_submission(up: Gat
     assert answer.status_code == 400 and "type `workflow`" in answer.json()["error"]["message"]
 
 
-def test_a_key_needs_the_workflow_among_its_models(up: Gateway) -> None:
-    made = {name: up.http.post("/v1/keys", json={"name": name, "allowed_models": models}).json()
-            for name, models in (("no", ["sim/*"]), ("yes", ["sim/*", "workflow/ask"]))}  # fmt: skip
-    answers: dict[str, httpx2.Response] = {}
-    for name, key in made.items():
-        headers = {"authorization": f"Bearer {key['key']}"}
-        body = {"model": "workflow/ask", "messages": say("x")}
-        answers[name] = up.http.post("/v1/chat/completions", json=body, headers=headers)
-    assert answers["no"].status_code == 403 and answers["no"].json()["error"]["code"] == "model_not_allowed"
-    assert answers["yes"].status_code == 200
-    rows = up.http.get("/v1/requests", params={"key": made["yes"]["id"]}).json()["data"]
-    assert len(rows) == 1 and rows[0]["run_id"] == answers["yes"].headers["x-aigateway-run-id"]
+def keyed(up: Gateway, name: str, **limits: Any) -> tuple[str, dict[str, str]]:
+    made = up.http.post("/v1/keys", json={"name": name, **limits}).json()
+    return made["id"], {"authorization": f"Bearer {made['key']}"}
+
+
+def test_a_key_needs_the_workflow_among_its_models_and_nothing_else(up: Gateway) -> None:
+    """The grant is for what the stored workflow does, those that it calls too: not for what the key's holder makes of it."""
+    key_id, granted = keyed(up, "yes", allowed_models=["workflow/calls"])
+    _, other = keyed(up, "no", allowed_models=["sim/*"])
+
+    def ask(headers: dict[str, str], model: str = "workflow/calls") -> httpx2.Response:
+        return up.http.post("/v1/chat/completions", json={"model": model, "messages": say("x")}, headers=headers)
+
+    assert ask(other).status_code == 403 and ask(other).json()["error"]["code"] == "model_not_allowed"
+    assert [ask(granted, model).status_code for model in ("workflow/ask", "sim/told")] == [403, 403]
+    answer = ask(granted)
+    assert answer.json()["choices"][0]["message"]["content"] == "forty two", answer.text
+    rows = up.http.get("/v1/requests", params={"key": key_id}).json()["data"]
+    assert [row["workflow_name"] for row in rows] == ["ask"] and rows[0]["cost_usd"] > 0
+    mine = {"name": "calls", "steps": [{"id": "own", "type": "llm", "model": "sim/told", "prompt": "x"}]}
+    run_id = up.http.post("/v1/runs", json={"workflow": mine}, headers=granted).json()["id"]
+    error = up.finished(run_id)["error"]
+    assert (error["step"], "may not use sim/told" in error["message"]) == ("own", True)
+    assert up.http.put("/v1/workflows/calls", json=mine, headers=granted).status_code == 403
+    assert up.http.delete("/v1/workflows/calls", headers=granted).status_code == 403
+    first = ask(granted).headers["x-aigateway-run-id"]
+    forked = {"from_step": "answer", "models": {"answer": "sim/broken"}}
+    inner = up.http.get(f"/v1/runs/{first}/steps").json()["data"]
+    assert inner and rows[0]["run_id"] != first
+    new = up.http.post(f"/v1/runs/{rows[0]['run_id']}/fork", json=forked, headers=granted).json()["id"]
+    assert "may not use sim/broken" in up.finished(new)["error"]["message"]
+
+
+def test_a_key_sees_the_models_that_it_may_use(up: Gateway) -> None:
+    _, granted = keyed(up, "seer", allowed_models=["workflow/calls", "sim/t*"])
+    seen = {model["id"] for model in up.http.get("/v1/models", headers=granted).json()["data"]}
+    assert seen == {"workflow/calls", "sim/told"}
+    assert {"workflow/ask", "sim/broken"} < {model["id"] for model in up.http.get("/v1/models").json()["data"]}
+    for model, status in (
+        ("workflow/calls", 200),
+        ("sim/told", 200),
+        ("workflow/ask", 404),
+        ("sim/broken", 404),
+        ("x", 404),
+    ):
+        answer = up.http.get(f"/v1/models/{model}", headers=granted)
+        assert answer.status_code == status, (model, answer.text)
+        assert status == 200 or answer.json()["error"]["code"] == "model_not_found"
+
+
+def test_a_key_over_its_rate_is_told_at_once_and_no_run_is_started(up: Gateway) -> None:
+    key_id, hurried = keyed(up, "hurried", requests_per_minute=1)
+    body = {"model": "workflow/ask", "messages": say("x")}
+    once = {**hurried, "idempotency-key": "the same"}
+    first = up.http.post("/v1/chat/completions", json=body, headers=once)
+    assert (first.status_code, first.headers["x-ratelimit-remaining-requests"]) == (200, "0")
+    runs = len(up.http.get("/v1/runs").json()["data"])
+    for path, more in (("/v1/chat/completions", {"stream": True}), ("/v1/messages", {"max_tokens": 5})):
+        refused = up.http.post(path, json=body | more, headers=hurried)
+        assert refused.status_code == 429 and int(refused.headers["retry-after"]) > 30, refused.text
+    assert up.http.post("/v1/chat/completions", json=body, headers=once).status_code == 200  # its own run, again
+    assert len(up.http.get("/v1/runs").json()["data"]) == runs
+    assert len(up.http.get("/v1/requests", params={"key": key_id}).json()["data"]) == 1
