@@ -30,13 +30,14 @@ def provider_configs(settings: Settings) -> list[ProviderConfig]:
 
 
 def model_aliases(settings: Settings) -> dict[str, Alias]:
-    """Each configured name with its targets as they are written, how one is chosen, and how long answers may be used again."""
+    """Each configured name with its targets as they are written, how one is chosen, and how long answers are used again or held back."""
     return {
         name: Alias(
             tuple(target.model for target in model.targets),
             model.strategy,
             tuple(target.weight or 1.0 for target in model.targets),
             None if model.cache is None else model.cache.total_seconds(),
+            model.hold_back.total_seconds(),
         )
         for name, model in settings.models.items()
     }

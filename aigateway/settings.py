@@ -186,6 +186,9 @@ class ModelSettings(_Section):
     strategy: Literal["ordered", "weighted", "least_latency", "least_busy", "cheapest"] = "ordered"
     targets: Annotated[list[TargetSettings], Field(min_length=1)]
     cache: Duration | None = None  # how long an answer may be used again for exactly the same request of the same key
+    hold_back: Delay = timedelta(
+        0
+    )  # how long the beginning of a stream is kept, so that one that breaks may begin anew
 
     @model_validator(mode="before")
     @classmethod

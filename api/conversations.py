@@ -26,6 +26,7 @@ from api.asgi import (
 )
 from api.call_headers import failed_headers
 from api.errors import Problem, problem_of
+from api.hold_back import with_hold_back
 from api.services import Services
 from api.workflow_inputs import tags_of
 from api.workflow_models import submit_for, workflow_of
@@ -134,6 +135,8 @@ class ConversationEndpoint:
             tags=tags_of(talk.body),
             span=state.get("span"),
         )
+        if talk.streamed:
+            route = with_hold_back(route, scope)
         live = Live(services, route, talk.request, call_scope, started)
         wish = wish_of(route, scope)
         return live if wish is None else await through_cache(services, wish, talk.question, live)

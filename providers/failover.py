@@ -1,7 +1,7 @@
 """Failover as a state machine: which call comes next after a failure, until one answers or none is left.
 
-It happens before the first content alone. Role-only chunks are held back; once content is out, a failure is raised to the
-reader and never hidden behind a clean end. Every upstream call is booked (`providers.booking`). A candidate that a budget, the
+It happens before any content has gone out. Role-only chunks are held back, and content too for as long as the route says; once
+content is out, a failure is raised to the reader and never hidden behind a clean end. Every upstream call is booked (`providers.booking`). A candidate that a budget, the
 key or a missing price rules out is passed over; that is the answer only where no other candidate was asked.
 """
 
@@ -91,7 +91,7 @@ class Failover:
     async def stream(
         self, route: Route, body: Json | Request, *, scope: CallScope, book: Book, policy: FailoverPolicy | None = None
     ) -> OpenStream:
-        """A stream whose first content is there; close it. Raises: ProviderError (with `attempts`), BudgetExceeded."""
+        """A stream whose first content is there, or more of it where the route holds it back; close it. Raises: ProviderError (with `attempts`), BudgetExceeded."""
         errand = Errand(route, body, scope, book, CallKind.CHAT, streamed=True)
         return await self._first(errand, policy or FailoverPolicy(), self._begin)
 
@@ -173,7 +173,7 @@ class Failover:
             await call.end(error)
             raise
         stream = OpenStream(call, paced(chunks, call.candidate.provider.config.timeouts), clock=self._clock)
-        await stream.start()
+        await stream.start(call.errand.route.hold_back_s)
         return stream
 
 

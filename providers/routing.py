@@ -50,6 +50,7 @@ class Alias:
     strategy: str = "ordered"
     weights: tuple[float, ...] = ()
     cache_s: float | None = None  # how long its answers may be used again
+    hold_back_s: float = 0.0  # how long the beginning of a stream is kept, so that another candidate may begin anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Route:
     candidates: tuple[Candidate, ...]
     group: Group | None = None
     cache_s: float | None = None
+    hold_back_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Router:
         if alias is None:
             return Route(name, (await self._one(name),))
         group = await self._group(name, alias, frozenset())
-        return Route(name, tuple(dict.fromkeys(_flat(group))), group, alias.cache_s)
+        return Route(name, tuple(dict.fromkeys(_flat(group))), group, alias.cache_s, alias.hold_back_s)
 
     def configures(self, name: str) -> bool:
         """Whether the configuration gives the name a meaning, as a name of its own or as a model of a provider."""

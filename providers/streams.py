@@ -13,7 +13,7 @@ from providers.booking import Call
 from providers.errors import ProviderError
 from providers.provider import AttemptInfo, Chunk
 
-MAX_HELD_CHUNKS = 10_000  # role-only chunks before any content: more than this is no answer
+MAX_HELD_CHUNKS = 10_000  # without any content, more than this is no answer; with it, no more is held back
 
 
 class OpenStream:
@@ -59,8 +59,12 @@ class OpenStream:
         """How long this call took to its first content."""
         return self._call.ttft_us
 
-    async def start(self) -> None:
-        """Read up to the first content. Raises: ProviderError, after the call is booked."""
+    async def start(self, hold_back_s: float = 0.0) -> None:
+        """Read up to the first content, and on for `hold_back_s` from there, or to the end. Raises: ProviderError, after the call is booked.
+
+        What is held back goes out with the first chunk behind that time: a stream that falls silent meanwhile has told nobody anything.
+        """
+        free_us: int | None = None
         while True:
             chunk = await self._read()
             if chunk is None:
@@ -69,9 +73,15 @@ class OpenStream:
                 return
             self.dropped += chunk.dropped
             self._held.append(chunk)
-            if chunk.has_content or chunk.finish_reason is not None:
+            if chunk.finish_reason is not None:
+                return
+            if chunk.has_content and free_us is None:
+                free_us = self._clock() + round(hold_back_s * 1_000_000)
+            if free_us is not None and (not hold_back_s or self._clock() >= free_us):
                 return
             if len(self._held) > MAX_HELD_CHUNKS:
+                if free_us is not None:
+                    return
                 raise await self._fail("The upstream sends chunks without content.")
 
     async def aclose(self) -> None:

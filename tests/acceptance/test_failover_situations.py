@@ -2,8 +2,8 @@
 
 A real gateway over upstreams on real sockets. Each situation has a provider of its own at the same upstream, so that one's
 rest does not change another's. The primary is of OpenAI's dialect, the fallback of Anthropic's. What went out to a client
-cannot be taken back: where a streamed answer breaks in its middle the right answer is an error in the stream; the same
-question asked as a whole answer is rescued.
+cannot be taken back: where a streamed answer breaks in its middle the right answer is an error in the stream. The same
+question asked as a whole answer is rescued, and so is a stream whose beginning is held back.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from providers.registry import build_providers
 
 WHOLE = "Answer to: tell me"
 FALLBACK = "claude-sonnet-5-5"
-NAMES = [*(f"s{number:02}" for number in range(1, 17)), "gone", "headers"]
+NAMES = [*(f"s{number:02}" for number in range(1, 17)), "gone", "headers", "held", "s14held"]
 TIMEOUTS = {"connect": "2s", "first_content": "1s", "idle": "1s", "total": "20s"}
 
 
@@ -69,8 +69,9 @@ class Bench:
         messages = [{"role": "user", "content": "tell me"}]
         return self.http.post("/v1/chat/completions", json={"model": name, "messages": messages, **more})
 
-    def stream(self, name: str, **more: Any) -> Told:
+    def stream(self, name: str, hold_back: str | None = None, **more: Any) -> Told:
         """The stream as it came, read without a client's opinion."""
+        headers = {"x-aigateway-hold-back": hold_back} if hold_back else {}
         body = {
             "model": name,
             "messages": [{"role": "user", "content": "tell me"}],
@@ -79,7 +80,7 @@ class Bench:
             **more,
         }
         told = Told()
-        with self.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        with self.http.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
             assert answer.status_code == 200, answer.read()
             assert (answer.headers["cache-control"], answer.headers["x-accel-buffering"]) == (
                 "no-cache, no-transform",
@@ -117,7 +118,8 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         common = {"api_key": "test-key", "prices": PRICE, "timeouts": TIMEOUTS}
         providers: dict[str, Any] = {name: {"type": "openai", "base_url": primary.base_url, **common} for name in NAMES}
         providers["other"] = {"type": "anthropic", "base_url": fallback.base_url, **common}
-        models = {name: {"targets": [f"{name}/gpt-6-luna", f"other/{FALLBACK}"]} for name in NAMES}
+        models: dict[str, Any] = {name: {"targets": [f"{name}/gpt-6-luna", f"other/{FALLBACK}"]} for name in NAMES}
+        models["held"]["hold_back"] = "3s"
         with gateway(folder, {"providers": providers, "models": models}) as installed:
             installed.serve(workers=0)
             yield Bench(installed, primary, fallback)
@@ -231,6 +233,51 @@ def test_s10_a_malformed_chunk_is_an_error_and_harms_nobody_else(bench: Bench) -
     bench.primary.script(Fault("malformed", after=0))
     assert is_whole(bench.stream("s10"))  # nothing had gone out yet
     assert bench.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("s08", Fault("cut", after=2)),
+        ("s09", Fault("stall", after=2)),
+        ("s10", Fault("malformed", after=2)),
+        ("held", Fault("error_in_stream", after=1)),
+    ],
+)
+def test_what_is_held_back_is_rescued(bench: Bench, name: str, fault: Fault) -> None:
+    """As the client sees it nothing happened; the primary is asked again, or the fallback where it took too long."""
+    bench.primary.script(fault)
+    told = bench.stream(name, hold_back=None if name == "held" else "3s")  # one says so in its configuration
+    assert is_whole(told) and told.usage
+    assert bench.calls() == ((1, 1) if fault.kind == "stall" else (2, 0))
+    rows = bench.http.get("/v1/requests?limit=2").json()["data"]
+    assert [row["success"] for row in rows] == [True, False] and rows[1]["completion_tokens"] > 0
+
+
+def test_s14_held_back_it_begins_anew_and_puts_nothing_into_the_fallbacks_mouth(bench: Bench) -> None:
+    bench.primary.always(Fault("cut", after=2))
+    told = bench.stream("s14held", hold_back="3s")
+    assert is_whole(told) and told.models == {FALLBACK}
+    assert [message["role"] for message in bench.fallback.state()["calls"][-1]["body"]["messages"]] == ["user"]
+
+
+def test_what_is_held_back_goes_out_when_its_time_is_over(bench: Bench) -> None:
+    """A slow stream is not kept to its end: the rest of it comes as it is told, and what breaks then is told as ever."""
+    bench.primary.script(Fault("slow", delay_s=0.3), Fault("slow", delay_s=0.3))
+    body = {"model": "held", "messages": [{"role": "user", "content": "tell me"}], "stream": True}
+    for hold_back, least_s in (("400ms", 0.25), ("0", 0.25)):
+        with bench.http.stream(
+            "POST", "/v1/chat/completions", json=body, headers={"x-aigateway-hold-back": hold_back}
+        ) as answer:
+            first = last = 0.0
+            for line in answer.iter_lines():
+                if line.startswith("data: "):
+                    last = time.monotonic()
+                    first = first or last
+        assert last - first >= least_s, hold_back
+    for wrong in ("soon", "-1s", "2h"):
+        answer = bench.http.post("/v1/chat/completions", json=body, headers={"x-aigateway-hold-back": wrong})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "x-aigateway-hold-back")
 
 
 def test_s11_a_missing_done_is_no_failure(bench: Bench) -> None:
