@@ -43,9 +43,12 @@ class Outgoing:
     def take_up(self, settings: Settings) -> None:
         """Go by other settings from now on. Whoever has resolved a model goes on with the provider that it found.
 
-        All providers of a process share one pool of connections, so none has to be closed: idle ones end by themselves.
+        All providers of a process share one pool of connections, so none has to be closed: idle ones end by themselves. A provider that
+        is another now rests no longer for what it was.
         """
+        before = self.providers
         self.router = self._route(settings)
+        self.failover.health.forget(name for name, known in before.items() if self.providers.get(name) is not known)
         self.bridge.reconfigure(settings.mcp_servers)
 
     async def close(self) -> None:

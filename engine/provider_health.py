@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.clock import iso
 from engine.store.database import Database, Tx
-from engine.store.provider_health import delete_rest, free_probe, list_rests, take_probe, upsert_rest
+from engine.store.provider_health import delete_rest, delete_rests, free_probe, list_rests, take_probe, upsert_rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,10 @@ class HealthBoard:
     async def free_probe(self, provider: str, model: str, until_us: int) -> None:
         """The caller gave up before it knew: another may try."""
         await self._database.write(lambda tx: free_probe(tx, (provider, model), until_us))
+
+    async def forget(self, provider: str) -> None:
+        """Nothing is known of the models of this provider any more."""
+        await self._database.write(lambda tx: delete_rests(tx, provider))
 
 
 def rests(tx: Tx) -> list[Rest]:

@@ -10,7 +10,7 @@ beside the calls, and what others told is looked up about once a second, only wh
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Protocol
@@ -73,6 +73,10 @@ class Board(Protocol):
         """The caller gave up before it knew."""
         ...
 
+    async def forget(self, provider: str) -> None:
+        """Nothing is known of the models of this provider any more."""
+        ...
+
 
 class Turn(Enum):
     """What a candidate may be asked now."""
@@ -90,6 +94,7 @@ class Health:
         self._board: Board | None = None
         self._failures: OrderedDict[Key, int] = OrderedDict()
         self._rests: OrderedDict[Key, Rest] = OrderedDict()
+        self._forgotten: dict[str, int] = {}  # when providers became others than they were
         self._looked = float("-inf")
         self._changes = 0
         self._turn = asyncio.Lock()  # what is told to the board arrives in the order in which it happened
@@ -132,9 +137,10 @@ class Health:
         return Turn.LATER
 
     def failed(self, candidate: Candidate, error: ProviderError, began_us: int) -> None:
-        """A call that began then failed. One that began before the candidate's rest says nothing new."""
+        """A call that began then failed. One that began before the candidate's rest, or at what its provider was before, says nothing."""
         rest = self._rests.get(candidate.key)
-        if rest is not None and began_us < rest.since_us:
+        since_us = self._forgotten.get(candidate.key[0], 0) if rest is None else rest.since_us
+        if began_us < since_us:
             return
         kind = error.error_class
         if kind is ErrorClass.RATE_LIMIT and error.retry_after_s:
@@ -171,6 +177,15 @@ class Health:
             until = rest.probe_until_us
             self._rests[candidate.key] = replace(rest, probe_until_us=None)
             self._tell(lambda board: board.free_probe(*candidate.key, until))
+
+    def forget(self, providers: Iterable[str]) -> None:
+        """These have another address or key now, or are gone: what was known of them is of something else."""
+        for provider in providers:
+            self._forgotten[provider] = self._clock()
+            for kept in (self._rests, self._failures):
+                for key in [key for key in kept if key[0] == provider]:
+                    del kept[key]
+            self._tell(lambda board, name=provider: board.forget(name))
 
     async def drain(self) -> None:
         """Wait until all is told: call it before the database is closed."""

@@ -30,6 +30,7 @@ _IS = (provider_health.c.provider == bindparam("at"), provider_health.c.model ==
 _PROBE = provider_health.c.probe_until_us
 _LIST = Statement(select(provider_health).order_by(provider_health.c.until_us.desc(), *_KEY).limit(_MOST))
 _DELETE = Statement(delete(provider_health).where(*_IS))
+_DELETE_PROVIDER = Statement(delete(provider_health).where(provider_health.c.provider == bindparam("at")))
 _DELETE_STALE = Statement(delete(provider_health).where(provider_health.c.until_us < bindparam("before")))
 _TAKE = Statement(
     update(provider_health)
@@ -53,6 +54,11 @@ def upsert_rest(tx: Tx, row: Mapping[str, Any]) -> None:
 def delete_rest(tx: Tx, provider: str, model: str) -> None:
     """Remove a row. Safe to repeat."""
     tx.run(_DELETE, {"at": provider, "named": model})
+
+
+def delete_rests(tx: Tx, provider: str) -> None:
+    """Remove the rows of a provider. Safe to repeat."""
+    tx.run(_DELETE_PROVIDER, {"at": provider})
 
 
 def take_probe(tx: Tx, key: tuple[str, str], now: int, until_us: int) -> bool:

@@ -25,10 +25,11 @@ _OPTIONS: Mapping[str, str] = {
     "num_ctx": "num_ctx",
     "repeat_penalty": "repeat_penalty",
 }
+_LIMITS = ("max_completion_tokens", "max_tokens")
 _PASSED = ("keep_alive", "think", "logprobs", "top_logprobs")  # the same on both sides
 _TAKEN = frozenset(
     {
-        "model", "messages", "max_tokens", "max_completion_tokens", "stop", "tools", "tool_choice", "response_format",
+        "model", "messages", "stop", *_LIMITS, "tools", "tool_choice", "response_format",
         "reasoning_effort", "stream", "stream_options", "n", "options", *_OPTIONS, *_PASSED,
     }
 )  # fmt: skip
@@ -57,12 +58,20 @@ def to_ollama(model: str, body: Json, *, stream: bool) -> tuple[Json, tuple[str,
 
 
 def _options(body: Json) -> Json:
+    """Raises: ProviderError for a value of the wrong type, which Ollama would answer as a failure of its own."""
+    for key in (*_OPTIONS, *_LIMITS):
+        value: Any = body.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise _refusal(f"`{key}` has to be a number.", key)
     options: Json = {name: body[key] for key, name in _OPTIONS.items() if body.get(key) is not None}
     limit = body.get("max_completion_tokens") or body.get("max_tokens")
     if limit:
         options["num_predict"] = limit
-    if body.get("stop"):
-        options["stop"] = [body["stop"]] if isinstance(body["stop"], str) else as_list(body["stop"])
+    if stop := body.get("stop"):
+        stops = [stop] if isinstance(stop, str) else as_list(stop)
+        if not stops or not all(isinstance(text, str) for text in stops):
+            raise _refusal("`stop` has to be a text or a list of texts.", "stop")
+        options["stop"] = stops
     return {**options, **as_object(body.get("options"))}
 
 

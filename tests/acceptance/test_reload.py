@@ -26,7 +26,8 @@ def mcp(*extra: str, **more: Any) -> dict[str, Any]:
 
 
 def config(reply: str, **more: Any) -> dict[str, Any]:
-    sim = {"type": "simulated", "models": {"say": {"reply": reply}, "slow": {"reply": reply, "delay": "2s"}}}
+    sim = {"type": "simulated", "models": {"say": {"reply": reply}, "slow": {"reply": reply, "delay": "2s"},
+                                           "shut": {"reply": reply, "fail": [401]}}}  # fmt: skip
     return {"providers": {"sim": sim}, "models": {"fast": "sim/say", "slow": "sim/slow"}, **more}
 
 
@@ -64,6 +65,7 @@ def test_new_settings_hold_from_the_answer_on_and_what_is_under_way_keeps_the_ol
     write(up, config("one", mcp_servers={"kept": mcp(), "gone": mcp(), "other": mcp()}))
     reload(up)
     assert (say(up.url), run_says(up)) == ("one", "one")
+    assert "error" in say(up.url, "sim/shut")
     pids = {name: pid_of(up, name) for name in ("kept", "gone", "other")}
     (up.folder / "workflows" / "late.yaml").write_text("name: late\nsteps: [{id: a, type: set, value: 1}]\n")
     (up.folder / "workflows" / "bad.yaml").write_text("name: bad\nsteps: [{id: a, type: sett}]\n")
@@ -84,8 +86,10 @@ def test_new_settings_hold_from_the_answer_on_and_what_is_under_way_keeps_the_ol
                 webhooks={"alert_url": "https://hidden-host.example/x"},
             ),
         )
+        assert resting(up) == ["shut"]
         told = reload(up)
         assert say(up.url) == "two"
+        wait_until(lambda: resting(up) == [], "what is another provider now does not rest for what it was", 3)
         wait_until(lambda: run_says(up) == "two", "the workers go by the new settings", 3)
         assert (slow_chat.result(), up.finished(slow_run)["output"]) == ("one", "one")
     assert told["changed"] == {
@@ -104,6 +108,12 @@ def test_new_settings_hold_from_the_answer_on_and_what_is_under_way_keeps_the_ol
     assert pid_of(up, "kept") == pids["kept"]
     assert pid_of(up, "new") and pid_of(up, "other") != pids["other"]
     assert up.http.post("/v1/mcp/tools/pid", json={"server": "gone"}).status_code == 404
+
+
+def resting(installed: Gateway) -> list[str]:
+    return [
+        rest["model"] for provider in installed.http.get("/v1/providers").json()["data"] for rest in provider["resting"]
+    ]
 
 
 def open_calls(installed: Gateway) -> int:

@@ -145,6 +145,29 @@ def test_a_healthy_process_writes_nothing_and_a_lost_database_stops_nobody(datab
     of_pair(database_url, use)
 
 
+def test_a_provider_that_became_another_rests_no_longer_anywhere(database_url: str) -> None:
+    """What was under way at the old one says nothing of the new one."""
+
+    async def use(pair: Pair) -> None:
+        pair.fail()
+        began = pair.clock()
+        await pair.look()
+        assert await pair.turns() == [Turn.LATER, Turn.LATER]
+        pair.now += 0.1
+        pair.one.forget(["a", "never heard of"])
+        await pair.look()
+        assert await pair.turns() == [Turn.FREE, Turn.FREE] and await pair.board.read() == []
+        for _ in range(3):
+            pair.one.failed(FIRST, BROKEN, began)
+        assert await pair.turns() == [Turn.FREE, Turn.FREE]
+        pair.now += 0.1
+        pair.fail()
+        await pair.look()
+        assert await pair.turns() == [Turn.LATER, Turn.LATER]
+
+    of_pair(database_url, use)
+
+
 def test_nobody_looks_more_than_once_a_second(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
 

@@ -47,6 +47,13 @@ _CHAT = Checker(
         open_ended=True,
     )
 )
+# Options are set by name on a struct; one of the wrong type is told when the model is about to be loaded, as its own failure.
+_OPTION_KINDS: dict[str, type | tuple[type, ...]] = {
+    "num_predict": (int, float), "num_ctx": (int, float), "seed": (int, float), "top_k": (int, float),
+    "temperature": (int, float), "top_p": (int, float), "min_p": (int, float), "presence_penalty": (int, float),
+    "frequency_penalty": (int, float), "repeat_penalty": (int, float), "stop": list,
+}  # fmt: skip
+_OPTION_WORDS = {"stop": "array", **dict.fromkeys(("num_predict", "num_ctx", "seed", "top_k"), "integer")}
 _ROLES = ("system", "user", "assistant", "tool")
 
 
@@ -89,6 +96,7 @@ class OllamaUpstream(Upstream):
     async def _chat(self, request: web.Request, body: Any, call: Call, fault: Fault | None) -> web.StreamResponse:
         check_chat(body)
         self._know(body)
+        check_options(body.get("options", {}))
         if body.get("think") and body["model"] not in self.thinkers:
             raise Refused(400, f'"{body["model"]}" does not support thinking')
         reply = reply_to(_prompt(body))
@@ -168,6 +176,16 @@ def check_chat(body: Any) -> None:
                 raise Refused(400, "illegal base64 data at input byte 0") from None
 
 
+def check_options(options: Any) -> None:
+    """Raises: Refused, as the real service would: 500."""
+    for name, value in options.items():
+        kind = _OPTION_KINDS.get(name)
+        if kind and value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise Refused(500, f'option "{name}" must be of type {_OPTION_WORDS.get(name, "float32")}')
+    if not all(isinstance(text, str) for text in options.get("stop") or ()):
+        raise Refused(500, 'option "stop" must be of an array of strings')
+
+
 def _prompt(body: Any) -> Prompt:
     messages = body.get("messages", [])
     users = [message for message in messages if message["role"] == "user"]
@@ -185,7 +203,7 @@ def _prompt(body: Any) -> Prompt:
         answers=sum(message["role"] == "assistant" for message in messages),
         tools=[tool["function"]["name"] for tool in body.get("tools", ())],
         limit=options.get("num_predict") if (options.get("num_predict") or -1) > 0 else None,
-        stops=options.get("stop", ()),
+        stops=options.get("stop") or (),
         schema={"type": "object"} if given == "json" else given or None,
         thinks=body.get("think") not in (None, False),
     )

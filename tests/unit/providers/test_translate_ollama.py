@@ -124,3 +124,21 @@ def test_a_load_that_ends_the_stream_is_a_stop() -> None:
     chunks = list(reader.line({"model": "m", "message": {"content": ""}, "done": True, "done_reason": "load"}))
     assert [chunk.finish_reason for chunk in chunks] == [None, "stop"]
     assert chunks[0].dropped == ("seed",) and reader.finished
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_tokens", "many"),
+        ("max_completion_tokens", True),
+        ("temperature", "hot"),
+        ("seed", [1]),
+        ("stop", 5),
+        ("stop", [1]),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_by_name(name: str, value: object) -> None:
+    """Ollama answers 500 to it, which would be tried again and elsewhere."""
+    with pytest.raises(ProviderError) as refused:
+        to_ollama("m", {"messages": [{"role": "user", "content": "x"}], name: value}, stream=False)
+    assert (refused.value.error_class, refused.value.param) == (ErrorClass.INVALID_REQUEST, name)
