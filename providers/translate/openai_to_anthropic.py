@@ -14,6 +14,7 @@ from engine.states import ErrorClass
 from providers.errors import ProviderError
 from providers.provider import Json
 from providers.shapes import as_list, as_object, as_objects, as_text, text_of
+from providers.translate.allowed_tools import tools_and_choice
 from providers.translate.anthropic_schema import structured_schema
 
 DEFAULT_MAX_TOKENS = 4096  # Anthropic requires a limit; this is the workflow language's default too
@@ -60,11 +61,13 @@ def to_anthropic(model: str, body: Json) -> tuple[Json, tuple[str, ...]]:
 
 
 def _sampling(body: Json, request: Json) -> list[str]:
-    """Temperature ends at 1 there; newer models take one of temperature and top_p, not both."""
+    """Temperature ends at 1 there, and a blank text stops nothing; newer models take one of temperature and top_p, not both."""
     dropped: list[str] = []
     temperature: Any = body.get("temperature")
     if temperature is not None:
         request["temperature"] = min(temperature, 1) if isinstance(temperature, (int, float)) else temperature
+        if request["temperature"] != temperature:
+            dropped.append("temperature")
     if body.get("top_p") is not None:
         if "temperature" in request:
             dropped.append("top_p")
@@ -73,15 +76,18 @@ def _sampling(body: Json, request: Json) -> list[str]:
     if body.get("stop"):
         stops = [body["stop"]] if isinstance(body["stop"], str) else as_list(body["stop"])
         request["stop_sequences"] = [stop for stop in stops if as_text(stop).strip()]
+        if request["stop_sequences"] != stops:
+            dropped.append("stop")
     return dropped
 
 
 def _tools(body: Json, request: Json) -> None:
-    tools = [_tool(tool) for tool in as_objects(body.get("tools"))]
+    offered, chosen = tools_and_choice(body)
+    tools = [_tool(tool) for tool in offered]
     if not tools:
         return
     request["tools"] = tools
-    choice = _tool_choice(body.get("tool_choice"))
+    choice = _tool_choice(chosen)
     if body.get("parallel_tool_calls") is False:
         choice = choice or {"type": "auto"}
         if choice["type"] != "none":

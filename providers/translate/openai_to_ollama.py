@@ -13,6 +13,7 @@ from engine.states import ErrorClass
 from providers.errors import ProviderError
 from providers.provider import Json
 from providers.shapes import as_list, as_object, as_objects, as_text, text_of
+from providers.translate.allowed_tools import tools_and_choice
 
 _OPTIONS: Mapping[str, str] = {
     "temperature": "temperature",
@@ -77,8 +78,10 @@ def _options(body: Json) -> Json:
 
 def _tools(body: Json, request: Json) -> list[str]:
     """Ollama has no tool_choice; `none` is kept by offering no tools, anything stricter than `auto` cannot be."""
-    choice: Any = body.get("tool_choice")
-    tools = as_objects(body.get("tools"))
+    tools, choice = tools_and_choice(body)
+    for tool in tools:
+        if tool.get("type", "function") != "function":
+            raise _refusal(f"A tool of type `{tool.get('type')}` cannot be carried to Ollama.", "tools")
     if tools and choice != "none":
         request["tools"] = tools
     return ["tool_choice"] if choice not in (None, "auto", "none") else []

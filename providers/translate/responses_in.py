@@ -102,7 +102,8 @@ def _tool(tool: Json, at: int) -> Json:
     kind = tool.get("type")
     if kind != "function":
         raise refused(
-            f"tools[{at}]", f"a tool of type `{kind}` runs at OpenAI and is not known here; function tools are"
+            f"tools[{at}]",
+            f"a tool of type `{kind}` cannot be carried to every provider and is not known here; function tools are",
         )
     function: Json = {"name": tool.get("name")}
     for key in ("description", "parameters", "strict"):

@@ -239,6 +239,20 @@ def test_the_limit_is_a_stop_reason(client: anthropic.Anthropic, dialect: str) -
     assert message.stop_reason == "max_tokens" and message.usage.output_tokens == 4
 
 
+def test_models_are_listed_as_anthropics_client_reads_them(up: Stand, client: anthropic.Anthropic) -> None:
+    listed = list(client.models.list(limit=3))  # page by page
+    assert {"either", "openai/gpt-6-luna", "anthropic/claude-sonnet-5-5"} < {model.id for model in listed}
+    assert len(listed) > 3 and len({model.id for model in listed}) == len(listed)
+    one = client.models.retrieve("openai/gpt-6-luna")
+    assert (one.type, one.display_name, one.lifecycle, one.created_at.year) == (
+        "model",
+        "openai/gpt-6-luna",
+        "active",
+        2025,
+    )
+    assert up.gateway.http.get("/v1/models", params={"after_id": "none"}).json()["error"]["param"] == "after_id"
+
+
 def test_tokens_are_counted(up: Stand, client: anthropic.Anthropic) -> None:
     messages: Any = [{"role": "user", "content": "one two three"}]
     before = up.rows_so_far()

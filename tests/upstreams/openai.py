@@ -255,6 +255,10 @@ def _prompt(body: Any) -> Prompt:
             break
         tool_texts.insert(0, _text(message["content"]))
     choice = body.get("tool_choice", "auto")
+    offered = [tool["function"]["name"] for tool in body.get("tools", ()) if tool["type"] == "function"]
+    if isinstance(choice, dict) and choice["type"] == "allowed_tools":
+        allowed = [tool["function"]["name"] for tool in choice["allowed_tools"]["tools"]]
+        offered, choice = [name for name in offered if name in allowed], choice["allowed_tools"]["mode"]
     named = choice["function"]["name"] if isinstance(choice, dict) else None
     stops = body.get("stop") or []
     wanted = body.get("response_format") or {}
@@ -263,7 +267,7 @@ def _prompt(body: Any) -> Prompt:
         words=sum(_words(message.get("content")) for message in messages),
         after_tools=" ".join(tool_texts) if tool_texts else None,
         answers=sum(message["role"] == "assistant" for message in messages),
-        tools=[tool["function"]["name"] for tool in body.get("tools", ())],
+        tools=offered,
         must_call=named or ("*" if choice == "required" else None),
         may_call=choice != "none",
         limit=body.get("max_completion_tokens") or body.get("max_tokens"),

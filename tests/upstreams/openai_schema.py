@@ -53,6 +53,7 @@ MESSAGES = {
         {"role": TEXT, "content": _content(TEXT_PART), "tool_call_id": TEXT}, "role", "content", "tool_call_id"
     ),
 }
+CUSTOM_TOOL = obj({"type": one_of("custom"), "custom": ANY_OBJECT}, "type", "custom")
 TOOL = obj(
     {
         "type": one_of("function"),
@@ -123,7 +124,7 @@ CHAT = obj(
         "stream_options": nullable(obj({"include_usage": FLAG, "include_obfuscation": FLAG})),
         "temperature": nullable({"type": "number", "minimum": 0, "maximum": 2}),
         "tool_choice": {"anyOf": [one_of("none", "auto", "required"), ANY_OBJECT]},
-        "tools": array(TOOL, 1),
+        "tools": array({"anyOf": [TOOL, CUSTOM_TOOL]}, 1),
         "top_logprobs": nullable({"type": "integer", "minimum": 0, "maximum": 20}),
         "top_p": nullable({"type": "number", "minimum": 0, "maximum": 1}),
         "user": TEXT,

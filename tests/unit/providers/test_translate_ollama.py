@@ -8,6 +8,7 @@ from engine.ledger import Usage
 from engine.states import ErrorClass
 from providers.errors import ProviderError
 from providers.translate.ollama_to_openai import LineReader, from_ollama, usage_of
+from providers.translate.openai_to_anthropic import to_anthropic
 from providers.translate.openai_to_ollama import to_ollama
 
 
@@ -142,3 +143,31 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(name: str, value: object) 
     with pytest.raises(ProviderError) as refused:
         to_ollama("m", {"messages": [{"role": "user", "content": "x"}], name: value}, stream=False)
     assert (refused.value.error_class, refused.value.param) == (ErrorClass.INVALID_REQUEST, name)
+
+
+def test_of_allowed_tools_those_alone_are_offered() -> None:
+    tools = [function_tool("one"), function_tool("two")]
+    allowed = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "two"}}]}
+    body = {**chat("x"), "tools": tools, "tool_choice": {"type": "allowed_tools", "allowed_tools": allowed}}
+    request, dropped = to_ollama("m", body, stream=False)
+    assert (request["tools"], dropped) == ([tools[1]], ())
+    anthropic, dropped = to_anthropic("claude-sonnet-5-5", body)
+    assert ([tool["name"] for tool in anthropic["tools"]], anthropic["tool_choice"], dropped) == (
+        ["two"],
+        {"type": "auto"},
+        (),
+    )
+    allowed["mode"] = "required"
+    assert to_ollama("m", body, stream=False)[1] == ("tool_choice",)
+    assert to_anthropic("claude-sonnet-5-5", body)[0]["tool_choice"] == {"type": "any"}
+
+
+def test_a_tool_that_is_no_function_is_refused() -> None:
+    with pytest.raises(ProviderError, match="`custom` cannot be carried"):
+        to_ollama("m", {**chat("x"), "tools": [{"type": "custom", "custom": {"name": "c"}}]}, stream=False)
+
+
+def test_what_anthropic_takes_in_part_is_named() -> None:
+    request, dropped = to_anthropic("claude-sonnet-5-5", {**chat("x"), "temperature": 1.7, "stop": ["a", "\n"]})
+    assert (request["temperature"], request["stop_sequences"]) == (1, ["a"])
+    assert set(dropped) == {"temperature", "stop"}
