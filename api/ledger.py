@@ -228,7 +228,7 @@ def csv_line(values: Any) -> str:
 
 
 def _inert(value: object) -> object:
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
         return f"'{value}"
     return "" if value is None else value
 

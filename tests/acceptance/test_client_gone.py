@@ -50,16 +50,29 @@ def test_in_mid_stream(up: tuple[str, Stand], route: str, dialect: str) -> None:
         assert row["success"] and row["completion_tokens"] == 12 and row["cost_source"] == "priced"
 
 
-@pytest.mark.parametrize("route", sorted(ROUTES))
-def test_before_the_first_content(up: tuple[str, Stand], route: str) -> None:
+@pytest.mark.parametrize(
+    ("route", "dialect", "more", "fault"),
+    [
+        ("/v1/messages", "anthropic", {"stream": True}, Fault("delay", delay_s=0.5)),
+        ("/v1/messages", "anthropic", {}, Fault("delay", delay_s=0.5)),
+        ("/v1/chat/completions", "openai", {}, Fault("delay", delay_s=0.5)),
+        ("/v1/responses", "ollama", {}, Fault("delay", delay_s=0.5)),
+        ("/v1/chat/completions", "openai", {"stream": True}, Fault("slow", delay_s=0.05)),
+    ],
+)
+def test_before_anything_has_gone_out(
+    up: tuple[str, Stand], route: str, dialect: str, more: dict[str, Any], fault: Fault
+) -> None:
+    """A plain answer, a stream without its first content, or one whose beginning is held back."""
     setting, standing = up
-    control = standing.upstreams["anthropic"]
-    control.script(Fault("delay", delay_s=0.5))
-    before = standing.upstreams["anthropic"].state()["total"]
-    body = {"model": MODELS["anthropic"], "stream": True, **ROUTES[route]}
+    control = standing.upstreams[dialect]
+    control.script(fault)
+    before = control.state()["total"]
+    body = {"model": MODELS[dialect], **ROUTES[route], **more}
     with pytest.raises(Exception, match="timed out"):
-        standing.gateway.http.post(route, json=body, timeout=0.2)
+        standing.gateway.http.post(route, json=body, timeout=0.2, headers={"x-aigateway-hold-back": "1h"})
     state = control.wait(lambda state: state["total"] == before + 1 and state["running"] == 0)
     row = settled(standing, standing.newest()["request_id"])
     outcome = state["calls"][-1]["outcome"]
-    assert (outcome, row["success"]) == (("client_gone", False) if setting == "cancel" else ("delay", True))
+    assert (outcome, row["success"]) == (("client_gone", False) if setting == "cancel" else (fault.kind, True))
+    assert fault.kind == "delay" or row["cost_source"] == ("estimated" if setting == "cancel" else "priced")
