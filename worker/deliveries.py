@@ -68,7 +68,10 @@ class Deliveries:
         if not await self._database.read(anything_to_tell):
             return
         for facts in await self._database.write(lambda tx: tell_alerts(tx, self._rules.alert_url, now_us())):
-            log.warning("unknown price" if facts["alert"] == UNKNOWN_PRICE else "budget alert", action="alert", **facts)
+            # nested: what an alert says of itself has names that a log line has for other things
+            log.warning(
+                "unknown price" if facts["alert"] == UNKNOWN_PRICE else "budget alert", action="alert", about=facts
+            )
 
     async def send_due(self) -> None:
         """Start sending what is due."""

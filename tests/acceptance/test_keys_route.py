@@ -336,7 +336,12 @@ def test_on_loopback_an_unknown_key_is_ignored_and_a_known_one_counts(tmp_path: 
         wait_until(lambda: len(receiver.got) == 3, "the first refusal is told")
         refusal = json.loads(receiver.got[2][1])["data"]
         assert (refusal["threshold"], refusal["refused"]) == (None, True)
-        assert "budget alert" in installed.logs()
+        lines = [
+            json.loads(line) for line in (tmp_path / "serve-0.log").read_text().splitlines() if line.startswith("{")
+        ]
+        logged = [line["about"] for line in lines if line["message"] == "budget alert"]
+        assert [(told["name"], told["action"]) for told in logged] == [("all", "reject")] * 3
+        assert not [line for line in lines if "exception" in line]
         guarded.http.close()
 
 
