@@ -1,5 +1,6 @@
 """`/v1/responses` as OpenAI's own client and plain HTTP see it, over each of the three upstream dialects."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -159,6 +160,37 @@ def test_structured_output(client: openai.OpenAI, dialect: str) -> None:
     assert parsed.output_parsed == Number(n=1)
     with client.responses.stream(model=MODELS[dialect], input="a number", text_format=Number) as stream:
         assert stream.get_final_response().output_parsed == Number(n=1)
+
+
+def test_the_clients_helpers_for_chat(up: Stand, client: openai.OpenAI, dialect: str) -> None:
+    """What it puts together itself: parsed answers, streams with their tools, over the asynchronous client too."""
+    chat, model = client.chat.completions, MODELS[dialect]
+    say: list[Any] = [{"role": "user", "content": "a number"}]
+    parsed = chat.parse(model=model, messages=say, response_format=Number).choices[0].message.parsed
+    with chat.stream(model=model, messages=say, response_format=Number) as stream:
+        assert parsed == stream.get_final_completion().choices[0].message.parsed == Number(n=1)
+    tools: list[Any] = [
+        {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+        for name in ("one", "two")
+    ]
+    named: list[Any] = [{"type": "function", "function": {"name": "two"}}]
+    choice: Any = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": named}}
+    raw = chat.with_raw_response.create(model=model, messages=say, tools=tools, tool_choice=choice)
+    calls = raw.parse().choices[0].message.tool_calls
+    if dialect == "ollama":  # which has no word for it
+        assert raw.headers["x-aigateway-dropped"] == "tool_choice" and calls is None
+    else:
+        assert [call.function.name for call in calls or () if call.type == "function"] == ["two"]
+        with chat.stream(model=model, messages=say, tools=tools, tool_choice="required") as stream:
+            told = stream.get_final_completion().choices[0].message.tool_calls
+        assert told and told[0].function.arguments == "{}"
+
+    async def main() -> str:
+        async with openai.AsyncOpenAI(base_url=f"{up.gateway.url}/v1", api_key="none", max_retries=0) as other:
+            stream = await other.chat.completions.create(model=model, messages=say, stream=True)
+            return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    assert asyncio.run(main()) == "Answer to: a number"
 
 
 def test_pictures_go_along(client: openai.OpenAI, dialect: str) -> None:

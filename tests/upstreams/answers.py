@@ -64,7 +64,7 @@ def reply_to(prompt: Prompt) -> Reply:
     numbers = {name: int(value) for name, value in _NUMBER.findall(prompt.last_user_text)}
     calls = _calls(prompt, turns=numbers.get("turns", 1))
     text = "" if calls else _text(prompt, numbers)
-    for stop in prompt.stops:
+    for stop in filter(None, prompt.stops):
         text = text.split(stop)[0]
     words = re.findall(r"\S+\s*", text)
     finish = "tool_calls" if calls else "stop"

@@ -202,7 +202,7 @@ def _prompt(body: Any) -> Prompt:
         after_tools=" ".join(told) if told else None,
         answers=sum(message["role"] == "assistant" for message in messages),
         tools=[tool["function"]["name"] for tool in body.get("tools", ())],
-        limit=options.get("num_predict") if (options.get("num_predict") or -1) > 0 else None,
+        limit=int(options["num_predict"]) if (options.get("num_predict") or -1) > 0 else None,
         stops=options.get("stop") or (),
         schema={"type": "object"} if given == "json" else given or None,
         thinks=body.get("think") not in (None, False),
