@@ -3,7 +3,7 @@
 A candidate rests after three failures in a row as one process counts them, and at once where it names a time (429 with
 Retry-After, which sets the pause) or refuses this installation (key, quota). While it rests it comes behind all others; a sole
 candidate is always tried. When its rest is over one call at a time, over all processes, may try it: if that works it is back,
-if not it rests again for twice as long. Rests are shared through a board (`engine.provider_health`): what changes is told there
+if not it rests again, and for longer once an outage lasts. Rests are shared through a board (`engine.provider_health`): what changes is told there
 beside the calls, and what others told is looked up about once a second, only while there are calls with a choice.
 """
 
@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 FAILURES_BEFORE_COOLING = 3
 COOL_S = 10.0
+SHORT_RESTS = 6
 LONGEST_COOL_S = 300.0
 LONGEST_REFUSED_S = 60.0  # a key or a quota is mended by a person, who wants to see it work
 LOOK_EVERY_S = 1.0
@@ -266,5 +267,6 @@ class Health:
 
 
 def _growing(rest: Rest | None, longest_s: float) -> float:
-    """10 s at first, twice as long each time it did not help."""
-    return min(longest_s, COOL_S * 2 ** min(rest.trips if rest else 0, 10))
+    """10 s each for the first minute, then twice as long each time it did not help."""
+    more = (rest.trips if rest else 0) - SHORT_RESTS + 1
+    return min(longest_s, COOL_S * 2 ** min(max(0, more), 10))

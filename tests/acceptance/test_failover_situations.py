@@ -327,7 +327,7 @@ def test_s14_a_fallback_that_rejects_prefill_hides_nothing(bench: Bench) -> None
 
 
 def test_s15_a_primary_that_flaps_is_left_alone_tried_once_and_taken_back() -> None:
-    """Down for a minute, a request every four seconds: served throughout, and back at the primary soon after it is well."""
+    """Twenty requests, one every four seconds, the primary down for the first minute: served throughout, and back at the primary."""
     with OpenAIUpstream() as first, AnthropicUpstream() as second:
 
         async def main() -> None:
@@ -348,7 +348,7 @@ def test_s15_a_primary_that_flaps_is_left_alone_tried_once_and_taken_back() -> N
             served: list[str] = []
             asked: list[int] = []
             first.control.always(Fault("status", status=503))
-            for number in range(30):
+            for number in range(20):
                 if number == 15:
                     first.control.always(None)
                 before = first.control.count()
@@ -359,10 +359,10 @@ def test_s15_a_primary_that_flaps_is_left_alone_tried_once_and_taken_back() -> N
                 now[0] += 4_000_000
             await http.close()
             down = asked[:15]
-            assert down[0] == 3 and sum(down[1:]) == sum(count > 0 for count in down[1:]) <= 4  # one call a probe
+            assert down[0] == 3 and sum(down[1:]) == sum(count > 0 for count in down[1:]) <= 5  # one call a probe
             assert served[:15] == ["second"] * 15
             back = served.index("first")
-            assert back - 15 <= 7 and set(served[back:]) == {"first"}  # within 30 s, for good
+            assert back - 15 <= 3 and set(served[back:]) == {"first"}  # within 12 s, for good
 
         asyncio.run(main())
 

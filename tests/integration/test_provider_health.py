@@ -113,7 +113,7 @@ def test_a_failed_probe_is_told_too(database_url: str) -> None:
         pair.other.failed(FIRST, BROKEN, pair.clock())
         await pair.other.drain()
         await pair.look()
-        pair.now += 2 * COOL_S - 1
+        pair.now += COOL_S - 1
         assert await pair.turns() == [Turn.LATER, Turn.LATER]
         [rest] = await pair.board.read()
         assert rest.trips == 2
