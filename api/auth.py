@@ -95,10 +95,9 @@ class Gate:
         if scope["path"] not in self._open:
             key = scope["state"]["key"] = await self._key_of(scope)
             scope["state"]["key_id"] = None if key is None else key.id
-        if key is not None:
-            answer.more_headers = headers_for_pages(scope)
-        elif not self._keys_required:
+        if key is None and not self._keys_required:
             check_origin(scope, on_loopback=self._on_loopback)
+        answer.more_headers = headers_for_pages(scope)
         check_body_headers(scope)
 
     async def _key_of(self, scope: Scope) -> ApiKey | None:

@@ -2,6 +2,7 @@
 
 A browser asks first (a preflight, which carries no key) and hides an answer that does not name the page's site. A page that sends
 `Authorization: Bearer` or `x-api-key` was given the key by somebody; nothing that a browser adds by itself counts here, so any site may.
+Where no key is needed, pages of this machine may (`api.origin`).
 """
 
 from api.asgi import Scope, Send
@@ -35,7 +36,7 @@ async def send_preflight(scope: Scope, send: Send) -> None:
 
 
 def headers_for_pages(scope: Scope) -> tuple[tuple[bytes, bytes], ...]:
-    """What lets a page of another site read the answer to a request that had a key; nothing for programs."""
+    """What lets a page read the answer to a request that was let in; nothing for programs."""
     if not scope["path"].startswith(_PATHS) or not any(name == b"origin" for name, _ in scope["headers"]):
         return ()
     return _READABLE

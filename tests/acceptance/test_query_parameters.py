@@ -42,7 +42,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(up: Gateway, path: str, near
 
 
 def test_a_key_where_none_is_known_is_refused_too(up: Gateway) -> None:
-    assert "known here: none" in refused(up, "/v1/models?zzz=1")["message"]
+    assert "known here: none" in refused(up, "/v1/providers?zzz=1")["message"]
     assert up.http.post("/v1/messages/count_tokens?beta=true", json={"model": "simulated/echo", "messages": [
         {"role": "user", "content": "x"}]}).status_code == 200  # fmt: skip
 
@@ -133,6 +133,8 @@ def test_pages_of_other_sites_need_a_key_and_may_then_read_the_answer(up: Gatewa
             body = {**talk, "stream": stream}
             sent = up.http.post("/v1/chat/completions", json=body, headers={**page, "authorization": f"Bearer {key}"})
             assert (sent.status_code, sent.headers.get("access-control-allow-origin")) == (status, readable)
+    local = up.http.post("/v1/chat/completions", json=talk, headers={"origin": "http://localhost:3000"})
+    assert (local.status_code, local.headers["access-control-allow-origin"]) == (200, "*")
     missing = up.http.get("/v1/models/none", headers={**page, "authorization": f"Bearer {secret}"})
     assert (missing.status_code, missing.headers["access-control-allow-origin"]) == (404, "*")
     assert up.http.options("/dashboard", headers=asks).status_code == 403
