@@ -6,20 +6,24 @@ from typing import Any
 import pytest
 from engine_hand import SECOND, Hand, opened, settled
 from engine_play import answer_all, play
+from sqlalchemy import bindparam, update
 
 from engine import fork as forks
 from engine import sweeper
 from engine.admission import settle_call
+from engine.api_keys import KeyLimits, NewKey, create_key, new_secret
 from engine.attempts import Claimed
 from engine.errors import BudgetExceeded, UserError
 from engine.loader import load
 from engine.ports import Calling, Failed, OverBudget, Succeeded
 from engine.states import ErrorClass
-from engine.store.runs import child_run_ids
+from engine.store.runs import child_run_ids, get_run
 from engine.store.statements import Statement
-from engine.store.tables import workflow_versions
+from engine.store.tables import runs, workflow_versions
+from engine.workflow_grants import granted_by_workflow
 from engine.workflows import put
 
+_WITH_MODELS = Statement(update(runs).where(runs.c.id == bindparam("run")).values(models_json='{"one":"sim/dear"}'))
 PARENT = """
 name: parent
 steps:
@@ -284,3 +288,22 @@ def test_a_step_that_a_dead_worker_held_is_taken_back_of_a_run_that_cannot_be_lo
     spoil(hand, "parent")
     hand.bury("mortal")
     assert (hand.run(run_id)["status"], hand.attempts(run_id)[0]["status"]) == ("failed", "lost")
+
+
+def test_a_key_that_may_use_a_workflow_may_have_done_what_it_calls(hand: Hand) -> None:
+    """Not what is above it, nor beside it; and nothing that is not stored, or was given other models."""
+    top, middle, child = family(hand)
+
+    def granted(run_id: str, *models: str) -> bool:
+        key = hand.do(
+            lambda tx: create_key(tx, NewKey(new_secret(), KeyLimits(allowed_models=models)), new_secret(), hand.now)
+        )
+        return hand.do(lambda tx: granted_by_workflow(tx, key, run_id))
+
+    stored = hand.do(lambda tx: get_run(tx, middle))
+    assert stored and stored["version"] == 1
+    assert [granted(run_id, "workflow/parent") for run_id in (top, middle, child)] == [False, True, True]
+    assert [granted(run_id, "workflow/child", "sim/*") for run_id in (middle, child)] == [False, True]
+    assert not granted(child, "workflow/grandchild", "parent")
+    hand.do(lambda tx: tx.run(_WITH_MODELS, {"run": middle}))
+    assert [granted(run_id, "workflow/parent") for run_id in (middle, child)] == [False, False]
