@@ -17,21 +17,18 @@ _LIMIT_S = 3.0
 
 
 def routes(services: Services) -> APIRouter:
-    """The three routes; they need no key, and answer HEAD as monitors send it."""
+    """The three routes; they need no key."""
     router = APIRouter(tags=["health"])
 
-    @router.head("/", include_in_schema=False)
     @router.get("/", summary="What this is and where to go on")
     async def info() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         links = {"docs": "/docs", "openapi": "/openapi.json", "dashboard": "/dashboard", "metrics": "/metrics"}
         return {"name": "aigateway", "version": services.version, "links": links}
 
-    @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="The process lives")
     async def health() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         return {"status": "healthy", "timestamp": datetime.now(UTC).isoformat(), "version": services.version}
 
-    @router.head("/ready", include_in_schema=False)
     @router.get("/ready", summary="Database and queue can be reached from this process")
     async def ready() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         database, queue = await asyncio.gather(_reason(_database(services)), _reason(_queue(services)))

@@ -42,7 +42,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(up: Gateway, path: str, near
 
 
 def test_a_key_where_none_is_known_is_refused_too(up: Gateway) -> None:
-    assert "known here: none" in refused(up, "/v1/providers?zzz=1")["message"]
+    assert "known here: none" in refused(up, "/v1/workflows/schema.json?zzz=1")["message"]
     assert up.http.post("/v1/messages/count_tokens?beta=true", json={"model": "simulated/echo", "messages": [
         {"role": "user", "content": "x"}]}).status_code == 200  # fmt: skip
 
