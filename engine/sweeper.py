@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from engine.catalogue import Catalogue
 from engine.states import RUN_ENDED, AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
+from engine.store.deliveries import give_back_deliveries
 from engine.store.partial_index import SUSPECT_LOSSES
 from engine.store.requests import abandon_requests
 from engine.store.runs import lock_run, runs_past_deadline, set_run_status
@@ -47,7 +48,7 @@ class Swept:
 def bury(
     tx: Tx, catalogue: Catalogue, worker_id: str, now: int, *, only_if_lapsed: bool, died_alone: bool = False
 ) -> Swept:
-    """Take back what a dead process held. With `only_if_lapsed`, a lease that was renewed meanwhile saves it.
+    """Take back what a dead process held: steps, calls, webhooks that it was sending. With `only_if_lapsed`, a lease that was renewed meanwhile saves it.
 
     `died_alone`: it ran one step and nothing else, and died by itself, its supervisor being alive: that step fails.
     """
@@ -56,6 +57,7 @@ def bury(
     if worker is None or (only_if_lapsed and worker["lease_until_us"] >= now):
         return Swept(())
     abandon_requests(tx, worker_id, now)  # before the runs are locked, as `complete` does it
+    give_back_deliveries(tx, worker_id, now)
     rings: list[Ring] = []
     held = steps_held_by(tx, worker_id)
     ended = False

@@ -2,7 +2,14 @@
 
 from engine.clock import iso, new_id
 from engine.store.database import Row, Tx
-from engine.store.deliveries import get_delivery, insert_delivery, record_try, settle_delivery
+from engine.store.deliveries import (
+    get_delivery,
+    insert_delivery,
+    record_try,
+    recorded_tries,
+    settle_delivery,
+    settle_failed_try,
+)
 from engine.store.json_text import dumps
 from engine.store.runs import get_run
 from engine.views import run_view
@@ -37,12 +44,16 @@ def queue_delivery(tx: Tx, run_id: str | None, kind: str, sent: tuple[str, str],
             "next_attempt_us": now,
             "created_us": now,
             "finished_us": None,
+            "worker_id": None,
         },
     )
 
 
 def record_delivery(tx: Tx, delivery: Row, status_code: int | None, error: str | None, now: int) -> str:
-    """Record one try (a 2xx delivers); returns the delivery's status after it: pending, delivered or dead."""
+    """Record one try (a 2xx delivers); returns what it makes of the delivery: pending, delivered or dead.
+
+    Pauses grow with the tries that were recorded: those whose process died say nothing of the receiver.
+    """
     tx.point("record_delivery")
     number: int = delivery["tries"] + 1
     record_try(
@@ -52,11 +63,12 @@ def record_delivery(tx: Tx, delivery: Row, status_code: int | None, error: str |
     if status_code is not None and 200 <= status_code < 300:
         settle_delivery(tx, delivery["id"], "delivered", None, now)
         return "delivered"
-    pause_us = _PAUSES_S[min(number, len(_PAUSES_S)) - 1] * 1_000_000
+    failed = recorded_tries(tx, delivery["id"])
+    pause_us = _PAUSES_S[min(failed, len(_PAUSES_S)) - 1] * 1_000_000
     if now + pause_us > delivery["created_us"] + KEPT_TRYING_US:
-        settle_delivery(tx, delivery["id"], "dead", None, now)
+        settle_failed_try(tx, delivery, number, None, now)
         return "dead"
-    settle_delivery(tx, delivery["id"], "pending", now + pause_us, None)
+    settle_failed_try(tx, delivery, number, now + pause_us, None)
     return "pending"
 
 

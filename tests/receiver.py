@@ -2,15 +2,17 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Receiver:
-    """A real receiver that answers with the given statuses in turn, the last one for good."""
+    """A real receiver that answers with the given statuses in turn, the last one for good; while `open` is not set it does not answer."""
 
     def __init__(self, *statuses: int) -> None:
         self.got: list[tuple[dict[str, str], bytes]] = []
+        self.open = threading.Event()
+        self.open.set()
         self._statuses = list(statuses)
         receiver = self
 
@@ -18,7 +20,12 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                self.send_response(receiver._statuses[0] if len(receiver._statuses) == 1 else receiver._statuses.pop(0))
+                receiver.open.wait(20)
+                with suppress(OSError):  # whoever asked is gone
+                    self.answer(receiver._statuses[0] if len(receiver._statuses) == 1 else receiver._statuses.pop(0))
+
+            def answer(self, status: int) -> None:
+                self.send_response(status)
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:
@@ -34,6 +41,7 @@ class Receiver:
         try:
             yield self
         finally:
+            self.open.set()
             self._server.shutdown()
             self._server.server_close()
             thread.join()

@@ -1,7 +1,7 @@
 """Sends webhooks as Standard Webhooks say: signed, the same webhook-id on every try, each try recorded.
 
-Any worker may send any delivery; taking one moves its next try behind this one's time limit, so that a process that dies with it is
-followed by another. A slow receiver delays nobody else: deliveries are sent side by side, and to one receiver only so many at once.
+Any worker may send any delivery. What a process was sending when it ended is due at once when it is buried, and should nobody do
+that, behind the try's time limit. A slow receiver delays nobody else: deliveries are sent side by side, and to one receiver only so many at once.
 """
 
 import asyncio
@@ -37,8 +37,11 @@ _LOOK_EVERY_S = 1.0
 class Deliveries:
     """The sender of one process."""
 
-    def __init__(self, database: Database, rules: Rules, *, woken: asyncio.Event, tracer: Tracer | None = None) -> None:
+    def __init__(
+        self, database: Database, worker_id: str, rules: Rules, *, woken: asyncio.Event, tracer: Tracer | None = None
+    ) -> None:
         self._database = database
+        self._worker_id = worker_id
         self._rules = rules
         self._woken = woken
         self._tracer = tracer
@@ -94,7 +97,7 @@ class Deliveries:
         if self._under_way[receiver] >= _TO_ONE:
             return
         until = now_us() + _TAKEN_FOR_US
-        if await self._database.write(lambda tx: take_delivery(tx, delivery, until)):
+        if await write_patiently(self._database, lambda tx: take_delivery(tx, delivery, self._worker_id, until)):
             self._under_way[receiver] += 1
             task = asyncio.create_task(self._send(delivery))
             self._sending.add(task)
@@ -108,7 +111,7 @@ class Deliveries:
         self._woken.set()  # its receiver has room, and the run's next delivery may go now
 
     async def close(self) -> None:
-        """Stop sending; what was not recorded is sent again by another process."""
+        """Stop sending; what was not recorded is sent again by another process, at once when this one's end is told."""
         for task in self._sending:
             task.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)

@@ -23,7 +23,9 @@ _POLL_MS = 50  # how long a bell can wait in Redis: Dramatiq polls
 async def run_worker(parts: WorkerParts) -> int:
     """Work until SIGTERM, SIGINT or the loss of the lease; returns the exit code. The steps under way get their grace."""
     process = StepProcess(parts, observe=_observer(parts))
-    deliveries = Deliveries(process.database, parts.rules, woken=process.runner.run_ended, tracer=parts.tracer)
+    deliveries = Deliveries(
+        process.database, process.id, parts.rules, woken=process.runner.run_ended, tracer=parts.tracer
+    )
     sweeper = Sweeper(
         process.database,
         process.catalogue,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, bindparam, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Integer, String, and_, bindparam, func, insert, not_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from engine.store.database import Row, Tx
@@ -45,25 +45,49 @@ _DUE = Statement(
     .order_by(deliveries.c.next_attempt_us)
     .limit(bindparam("most"))
 )
-# Taking a delivery moves its next try behind this one's time limit: if the process dies, another finds it then.
+_number = bindparam("number", type_=Integer)
+# Taking a delivery moves its next try behind this one's time limit, should nobody see its process die. Safe to repeat.
 _TAKE = Statement(
     update(deliveries)
     .where(
         deliveries.c.id == bindparam("delivery"),
         deliveries.c.status == "pending",
-        deliveries.c.next_attempt_us == bindparam("seen"),
+        or_(
+            and_(deliveries.c.next_attempt_us == bindparam("seen"), deliveries.c.tries == _number - 1),
+            and_(deliveries.c.worker_id == bindparam("worker"), deliveries.c.tries == _number),
+        ),
     )
-    .values(next_attempt_us=bindparam("until"), tries=deliveries.c.tries + 1)
+    .values(next_attempt_us=bindparam("until"), tries=_number, worker_id=bindparam("worker"))
+)
+_GIVE_BACK = Statement(
+    update(deliveries)
+    .where(deliveries.c.worker_id == bindparam("worker"), deliveries.c.status == "pending")
+    .values(next_attempt_us=bindparam("now"), worker_id=None)
 )
 _TRY_COLUMNS = ("delivery_id", "number", "at_us", "status_code", "error")
 _RECORD = {
     "sqlite": Statement(sqlite.insert(delivery_attempts).on_conflict_do_nothing(), columns=_TRY_COLUMNS),
     "postgresql": Statement(postgresql.insert(delivery_attempts).on_conflict_do_nothing(), columns=_TRY_COLUMNS),
 }
-_SETTLE = Statement(
+_SETTLED = {
+    "status": bindparam("status"),
+    "next_attempt_us": bindparam("next"),
+    "finished_us": bindparam("finished"),
+    "worker_id": None,
+}
+_SETTLE = Statement(update(deliveries).where(deliveries.c.id == bindparam("delivery")).values(**_SETTLED))
+# Not where it was delivered or taken once more since that try began: by a process that was believed dead.
+_SETTLE_FAILED = Statement(
     update(deliveries)
-    .where(deliveries.c.id == bindparam("delivery"))
-    .values(status=bindparam("status"), next_attempt_us=bindparam("next"), finished_us=bindparam("finished"))
+    .where(
+        deliveries.c.id == bindparam("delivery"),
+        deliveries.c.status == "pending",
+        deliveries.c.tries == bindparam("number"),
+    )
+    .values(**_SETTLED)
+)
+_RECORDED_TRIES = Statement(
+    select(func.count().label("number")).where(delivery_attempts.c.delivery_id == bindparam("delivery"))
 )
 _ATTEMPTS = Statement(
     select(delivery_attempts)
@@ -127,11 +151,17 @@ def due_deliveries(tx: Tx, now: int, most: int, busy: Sequence[str] = ()) -> lis
     return tx.all(_DUE, {"now": now, "most": most} | {f"busy{number}": name for number, name in enumerate(names)})
 
 
-def take_delivery(tx: Tx, delivery: Row, until_us: int) -> bool:
-    """Take a due delivery for one try; False where another process was faster."""
+def take_delivery(tx: Tx, delivery: Row, worker_id: str, until_us: int) -> bool:
+    """Take a due delivery for one try of that process; False where another was faster. Safe to repeat."""
     tx.point("take_delivery")
-    seen = delivery["next_attempt_us"]
-    return tx.run(_TAKE, {"delivery": delivery["id"], "seen": seen, "until": until_us}) == 1
+    seen, number = delivery["next_attempt_us"], delivery["tries"] + 1
+    taken = {"delivery": delivery["id"], "seen": seen, "number": number, "worker": worker_id, "until": until_us}
+    return tx.run(_TAKE, taken) == 1
+
+
+def give_back_deliveries(tx: Tx, worker_id: str, now: int) -> None:
+    """What a process that has ended was sending is due at once."""
+    tx.run(_GIVE_BACK, {"worker": worker_id, "now": now})
 
 
 def record_try(tx: Tx, row: Mapping[str, Any]) -> None:
@@ -139,6 +169,19 @@ def record_try(tx: Tx, row: Mapping[str, Any]) -> None:
     tx.send(_RECORD[tx.dialect], row)
 
 
+def recorded_tries(tx: Tx, delivery_id: str) -> int:
+    """How many tries have been recorded; those whose process died are not among them."""
+    row = tx.one(_RECORDED_TRIES, {"delivery": delivery_id})
+    return 0 if row is None else int(row["number"])
+
+
 def settle_delivery(tx: Tx, delivery_id: str, status: str, next_us: int | None, finished_us: int | None) -> None:
-    """What becomes of a delivery after a try."""
+    """What becomes of a delivery, whoever has it."""
     tx.send(_SETTLE, {"delivery": delivery_id, "status": status, "next": next_us, "finished": finished_us})
+
+
+def settle_failed_try(tx: Tx, delivery: Row, number: int, next_us: int | None, finished_us: int | None) -> None:
+    """What becomes of a delivery after its try of that number failed: tried again at `next_us`, or dead without one."""
+    status = "dead" if next_us is None else "pending"
+    settled = {"delivery": delivery["id"], "status": status, "next": next_us, "finished": finished_us}
+    tx.send(_SETTLE_FAILED, settled | {"number": number})

@@ -15,7 +15,7 @@ cached_answers                 chat answers that are used again, by what was ask
 api_keys                       who may call, hashed, and each key's limits
 pruned_calls                   sums of deleted ledger rows, so that no counter of /metrics ever falls
 budgets, alerts                limits on spending; each threshold and each unknown price that was told, once a period
-deliveries, delivery_attempts  outgoing webhooks and each try
+deliveries, delivery_attempts  outgoing webhooks and each try (webhook_tables.py)
 workers, provider_health       living processes and their leases; upstream models that rest after failures
 settings                       values shared by all processes, such as the webhook secret made at first start
 """
@@ -29,7 +29,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     Numeric,
     String,
     Table,
@@ -38,17 +37,11 @@ from sqlalchemy import (
 )
 
 from engine.store.call_sums import PRUNED_BUCKETS, PRUNED_COUNTS, PRUNED_LABELS, PRUNED_TIMES
+from engine.store.metadata import metadata as metadata
 from engine.store.partial_index import ACTIVE, READY, SCHEDULED_OPEN, SUSPECT, UNSETTLED, naming, where
 from engine.store.readable_time import readable
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from engine.store.webhook_tables import deliveries as deliveries
+from engine.store.webhook_tables import delivery_attempts as delivery_attempts
 
 workflows = Table(
     "workflows",
@@ -450,33 +443,6 @@ pruned_calls = Table(
     *(Column(name, Integer, primary_key=True, autoincrement=False) for name in PRUNED_BUCKETS),
     *(Column(name, BigInteger, nullable=False) for name in PRUNED_COUNTS),
     *(Column(name, Float, nullable=False) for name in PRUNED_TIMES),
-)
-
-deliveries = Table(
-    "deliveries",
-    metadata,
-    Column("id", String(36), primary_key=True),  # the webhook-id, the same on every try
-    Column("run_id", String(36), ForeignKey("runs.id")),  # null: an alert
-    Column("type", String(40), nullable=False),
-    Column("url", Text, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("status", String(20), nullable=False),  # pending | delivered | dead
-    Column("tries", Integer, nullable=False),
-    Column("next_attempt_us", BigInteger),
-    Column("created_us", BigInteger, nullable=False),
-    Column("finished_us", BigInteger),
-    Index(None, "status", "next_attempt_us"),
-    Index(None, "run_id"),
-)
-
-delivery_attempts = Table(
-    "delivery_attempts",
-    metadata,
-    Column("delivery_id", String(36), ForeignKey("deliveries.id"), primary_key=True),
-    Column("number", Integer, primary_key=True),
-    Column("at_us", BigInteger, nullable=False),
-    Column("status_code", Integer),
-    Column("error", Text),
 )
 
 workers = Table(

@@ -1,6 +1,8 @@
 """Webhooks from outside: signed, retried under one id, logged, redelivered."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,22 @@ def test_signed_retried_logged_and_redelivered(tmp_path: Path) -> None:
         assert again.status_code == 202
         wait_until(lambda: len(receiver.got) == 3, "it came once more", 10)
         assert receiver.got[2][0]["webhook-id"] == delivery["id"]
+        check_takeover(up, receiver)
+
+
+def check_takeover(up: Gateway, receiver: Receiver) -> None:
+    """What a killed worker was sending is sent by the next at once, and the receiver is not held to have failed."""
+    receiver.open.clear()
+    run_id = up.submit(ECHO, {}, webhook_url=receiver.url)
+    wait_until(lambda: len(receiver.got) == 4, "it is being sent", 10)
+    (worker,) = up.worker_pids()
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: len(receiver.got) == 5, "another worker sends it", 5)
+    receiver.open.set()
+    wait_until(lambda: deliveries(up, run_id)[0]["status"] == "delivered", "it was recorded", 10)
+    (delivery,) = deliveries(up, run_id)
+    assert [attempt["status_code"] for attempt in delivery["attempts"]] == [204]
+    assert receiver.got[3][0]["webhook-id"] == receiver.got[4][0]["webhook-id"] == delivery["id"]
 
 
 def test_private_receivers_are_refused_by_default(tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ def due(hand: Hand) -> list[Row]:
     return hand.do(lambda tx: due_deliveries(tx, hand.now, 50))
 
 
-def take(hand: Hand, delivery: Row) -> bool:
-    return hand.do(lambda tx: take_delivery(tx, delivery, hand.now + 30 * SECOND))
+def take(hand: Hand, delivery: Row, worker: str = "w1") -> bool:
+    return hand.do(lambda tx: take_delivery(tx, delivery, worker, hand.now + 30 * SECOND))
 
 
 def record(hand: Hand, delivery: Row, status_code: int | None, error: str | None = None) -> str:
@@ -69,12 +69,60 @@ def test_one_of_those_who_see_a_delivery_takes_it(database_url: str) -> None:
     with opened(database_url) as one, opened(database_url) as two:
         one.cancel(one.start(ONE_STEP, webhook_url=HOOK))
         [delivery] = due(one)
-        took = at_once(*(lambda hand=hand: take(hand, delivery) for hand in [one, two] * 5))
+        takers = [(hand, f"w{number}") for number, hand in enumerate([one, two] * 5)]
+        took = at_once(*(lambda hand=hand, worker=worker: take(hand, delivery, worker) for hand, worker in takers))
         assert sorted(took) == [False] * 9 + [True]
         assert due(one) == []
         one.pass_time(30)  # the one that took it died
         [again] = due(one)
         assert (again["id"], again["tries"]) == (delivery["id"], 1)
+
+
+def test_taking_is_safe_to_repeat(hand: Hand) -> None:
+    hand.cancel(hand.start(ONE_STEP, webhook_url=HOOK))
+    [delivery] = due(hand)
+    assert [take(hand, delivery) for _ in range(2)] == [True, True]
+    assert not take(hand, delivery, "w2")
+    hand.pass_time(30)
+    [again] = due(hand)
+    assert again["tries"] == 1
+
+
+def test_what_a_dead_process_was_sending_is_due_at_once_and_counts_as_no_try(hand: Hand) -> None:
+    hand.enter_worker("w1")
+    lost, delivered, others = (hand.start(ONE_STEP, webhook_url=HOOK) for _ in range(3))
+    for run_id in (lost, delivered, others):
+        hand.cancel(run_id)
+    by_run = {row["run_id"]: row for row in due(hand)}
+    assert take(hand, by_run[lost]) and take(hand, by_run[delivered]) and take(hand, by_run[others], "w2")
+    record(hand, by_run[delivered], 200)
+    hand.bury("w1")
+    [again] = due(hand)
+    assert again["run_id"] == lost
+    assert take(hand, again, "w2")
+    record(hand, again, 503)
+    [row] = deliveries(hand, lost)
+    assert row["next_attempt_us"] - hand.now == 5 * SECOND  # the receiver's first failure, not its second
+    [view] = hand.do(lambda tx: deliveries_view(tx, lost))
+    assert [each["status_code"] for each in view["attempts"]] == [503]
+
+
+@pytest.mark.parametrize("late_code", [200, 503])
+def test_a_process_that_was_believed_dead_cannot_take_a_delivery_back(hand: Hand, late_code: int) -> None:
+    hand.enter_worker("w1")
+    run_id = hand.start(ONE_STEP, webhook_url=HOOK)
+    hand.cancel(run_id)
+    [first] = due(hand)
+    take(hand, first)
+    hand.bury("w1")
+    [second] = due(hand)
+    take(hand, second, "w2")
+    record(hand, second, 503 if late_code == 200 else 200)
+    record(hand, first, late_code)
+    [view] = hand.do(lambda tx: deliveries_view(tx, run_id))
+    assert view["status"] == "delivered"  # once is enough, whoever saw it
+    assert sorted(each["status_code"] for each in view["attempts"]) == [200, 503]
+    assert due(hand) == []
 
 
 def test_a_delivery_is_tried_for_a_day_with_growing_pauses_and_each_try_is_recorded(hand: Hand) -> None:

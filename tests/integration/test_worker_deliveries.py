@@ -81,7 +81,7 @@ def sending(
 ) -> None:
     async def run() -> None:
         rules = Rules(webhook_secret=SECRET, allow_private_networks=allow_private_networks)
-        deliveries = Deliveries(hand.database, rules, woken=asyncio.Event())
+        deliveries = Deliveries(hand.database, "w1", rules, woken=asyncio.Event())
         async with asyncio.timeout(20):
             await use(deliveries)
         await deliveries.close()
@@ -264,7 +264,7 @@ def test_two_processes_send_a_webhook_once(hand: Hand, receiver: Receiver) -> No
     with opened(hand.database.url) as other:
 
         async def both(deliveries: Deliveries) -> None:
-            second = Deliveries(other.database, Rules(SECRET, allow_private_networks=True), woken=asyncio.Event())
+            second = Deliveries(other.database, "w2", Rules(SECRET, allow_private_networks=True), woken=asyncio.Event())
             await asyncio.gather(send_all(deliveries), send_all(second))
             await second.close()
 
