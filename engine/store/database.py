@@ -18,6 +18,7 @@ from engine.crash_points import CrashPoint, Moment, ReplyLost
 from engine.errors import FatalError, RetryableError
 from engine.store.asked import Answer, Asked, hand_out
 from engine.store.connections import Connection, connector
+from engine.store.refusals import provoke
 from engine.store.statements import Bound, Statement
 
 T = TypeVar("T")
@@ -26,13 +27,14 @@ Row = dict[str, Any]
 GROUP_LIMIT = 64  # members of one commit; bounds how long the writer holds SQLite's lock
 POSTGRESQL_WRITERS = 4
 READERS = 2
+_COME_BACK_S = 1.0  # what clients are told: long enough for a restart of the database, or for a lock
 
 
 class _NothingTaken(RetryableError):
-    """A transaction failed for a reason that lies in none of its members."""
+    """A transaction failed for a reason that lies in none of its members: a lock, a full disk, a lost connection."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("database_unavailable", message)
+        super().__init__("database_unavailable", message, retry_after_s=_COME_BACK_S)
 
 
 class Tx:
@@ -207,9 +209,9 @@ class _Runner:
             connection = self._begin(connection)
             tx = Tx(connection, self._dialect)
             answers = [work(tx) for work in works]
-            self._pass_by(tx, "before")
+            self._pass_by(connection, tx, "before")
             connection.commit()
-            self._pass_by(tx, "after")
+            self._pass_by(connection, tx, "after")
         except BaseException as error:
             if not connection.rollback():
                 self.disconnect()
@@ -218,9 +220,9 @@ class _Runner:
             raise
         return answers
 
-    def _pass_by(self, tx: Tx, moment: Moment) -> None:
-        if self._crash_at is not None:
-            self._crash_at.pass_by(tx.points, moment)
+    def _pass_by(self, connection: Connection, tx: Tx, moment: Moment) -> None:
+        if self._crash_at is not None and (refusal := self._crash_at.pass_by(tx.points, moment)) is not None:
+            provoke(connection, self._dialect, self._connect, refusal)
 
     def _begin(self, kept: Connection) -> Connection:
         """Begin; where the connection died while nobody used it nothing is lost yet, and a new one takes its place."""

@@ -69,7 +69,7 @@ _RECORD = {
     "sqlite": Statement(sqlite.insert(delivery_attempts).on_conflict_do_nothing(), columns=_TRY_COLUMNS),
     "postgresql": Statement(postgresql.insert(delivery_attempts).on_conflict_do_nothing(), columns=_TRY_COLUMNS),
 }
-_SETTLED = {
+_SETTLED: dict[str, Any] = {
     "status": bindparam("status"),
     "next_attempt_us": bindparam("next"),
     "finished_us": bindparam("finished"),
