@@ -56,7 +56,8 @@ def connector(url: str) -> Callable[[], Connection]:
     if parsed.get_backend_name() == "postgresql":
         from engine.store.postgresql_connection import PostgresqlConnection  # noqa: PLC0415 - 14 MB
 
-        conninfo = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+        place, mark, options = parsed.set(drivername="postgresql").render_as_string(hide_password=False).partition("?")
+        conninfo = place + mark + options.replace("+", "%20")  # libpq knows no other way to write a space
         return lambda: PostgresqlConnection(conninfo)
     raise UserError(
         "invalid_config", f"database_url: {parsed.get_backend_name()} is not supported, use sqlite or postgresql"
