@@ -50,9 +50,10 @@ def current(*, as_json: JsonOption = False, config: ConfigOption = None) -> None
     if as_json:
         print_json({"current": found, "head": newest})
     else:
-        typer.echo(
-            f"{found or 'empty'}" + ("" if found == newest else f" (newest: {newest}; run `aigateway db upgrade`)")
+        mend = (
+            "run `aigateway db upgrade`" if migrate.is_known(found) else "made by another release, which is to be used"
         )
+        typer.echo(f"{found or 'empty'}" + ("" if found == newest else f" (newest here: {newest}; {mend})"))
     if found != newest:
         raise typer.Exit(1)
 

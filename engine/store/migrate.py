@@ -4,6 +4,8 @@ The lock is SQLite's write lock (BEGIN IMMEDIATE) or a PostgreSQL advisory lock;
 """
 
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -11,40 +13,73 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import NullPool
 
 from engine.errors import RetryableError, UserError
 
 _LOCK_NUMBER = 715_201_644  # any constant that nobody else in the database uses
 _LOCK_WAIT_S = 60
+_UNKNOWN = (
+    "the database has schema {found}, which this release does not know (its newest is {newest}):"
+    " use the release of aigateway that made it, or a newer one"
+)
 _MIGRATIONS = Path(__file__).parents[2] / "migrations"  # by its place: the name may be somebody else's too
 
 
 def upgrade(url: str) -> None:
-    """Create or upgrade the schema; does nothing where it is up to date. Raises: RetryableError, UserError."""
-    with _open(url).begin() as connection:
+    """Create or upgrade the schema; does nothing where it is up to date.
+
+    Raises: RetryableError; UserError, also where a newer release has made it. Nothing is changed then.
+    """
+    with _told(url), _open(url).begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK_NUMBER})"))
-        if _revision(connection) != head():
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        found = _revision(connection)
+        if found == head():
+            return
+        if not is_known(found):
+            raise UserError("schema_unknown", _UNKNOWN.format(found=found, newest=head()))
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
 
 
 def current(url: str) -> str | None:
     """The database's revision, None where it is empty. Raises: RetryableError, UserError."""
-    with _open(url).connect() as connection:
+    with _told(url), _open(url).connect() as connection:
         return _revision(connection)
 
 
 def head() -> str | None:
     """The newest revision that this program knows."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
+    return _scripts().get_current_head()
+
+
+def is_known(revision: str | None) -> bool:
+    """Whether a migration here leads to it; an empty database is known."""
+    return revision is None or revision in {script.revision for script in _scripts().walk_revisions()}
+
+
+@contextmanager
+def _told(url: str) -> Generator[None]:
+    """What a driver raises, as an error that says what to look at."""
+    try:
+        yield
+    except DBAPIError as error:
+        where = make_url(url).render_as_string(hide_password=True)
+        reason = str(error.orig).strip().splitlines()[0]
+        raise RetryableError(
+            "database_unavailable", f"the schema of {where} was neither read nor changed: {reason}"
+        ) from error
 
 
 def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
 
 
 def _config() -> Config:

@@ -4,15 +4,32 @@
 """
 
 import json
+import os
+import signal
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from gateway import gateway
-from services import PostgresServer
-from sqlalchemy import MetaData, Table, create_engine, func, select
+from alembic.script import ScriptDirectory
+from gateway import Gateway, gateway
+from services import PostgresServer, wait_until
+from sqlalchemy import (
+    CheckConstraint,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    UniqueConstraint,
+    create_engine,
+    func,
+    select,
+    text,
+)
+
+from engine.store.revision import NEWEST
 
 LEFT = json.loads((Path(__file__).parent / "first_schema.json").read_text(encoding="utf-8"))
 RUNS: dict[str, str] = LEFT["runs"]
@@ -96,12 +113,28 @@ def test_what_an_older_release_left_unfinished_is_finished(left: tuple[str, str]
         again = up.http.post("/v1/runs", json=SUBMITTED, headers={"Idempotency-Key": "first"})
         assert again.status_code == 202 and again.json()["id"] == RUNS["queued"], again.text
         books_balance(left[1], before)
+        a_later_release_arrives(left[1])
+        os.kill(
+            up.worker_pids()[0], signal.SIGKILL
+        )  # what takes its place is of this release, and meets the later schema
+        assert up.finished(up.submit(SUBMITTED["workflow"], {}))["output"] == "fine"
+        wait_until(lambda: up.ready_workers() == 2, "another worker took its place", 10)
 
 
 SUBMITTED = {
     "workflow": {"name": "queued", "steps": [{"id": "a", "type": "llm", "model": "sim/ok", "prompt": "q"}]},
     "priority": "high",
 }
+
+
+def a_later_release_arrives(url: str) -> None:
+    """Its migration adds and takes nothing away, as ours do."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for change in ("ALTER TABLE steps ADD COLUMN later TEXT", "CREATE TABLE later (id TEXT)"):
+            connection.execute(text(change))
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
 
 
 def books_balance(url: str, before: int) -> None:
@@ -119,14 +152,51 @@ def books_balance(url: str, before: int) -> None:
     engine.dispose()
 
 
-def test_an_older_release_can_go_on_beside_the_newest_schema(tmp_path: Path) -> None:
+def test_an_older_release_can_go_on_beside_each_newer_schema(tmp_path: Path) -> None:
     """While processes are replaced one by one, old ones write to the new schema: nothing they know is gone, nothing new is demanded."""
-    first = migrate(f"sqlite:///{tmp_path}/first.db", "0001")
-    newest = migrate(f"sqlite:///{tmp_path}/newest.db", "head")
-    for name, table in first.tables.items():
-        now = newest.tables[name]
-        for column in table.columns:
-            assert str(now.columns[column.name].type) == str(column.type), f"{name}.{column.name}"
-        for column in now.columns:
-            demanded = not (column.nullable or column.server_default is not None or column.computed is not None)
-            assert column.name in table.columns or not demanded, f"{name}.{column.name} has no default"
+    url = f"sqlite:///{tmp_path}/growing.db"
+    revisions = [str(script.revision) for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][::-1]
+    before = migrate(url, revisions[0])
+    for revision in revisions[1:]:
+        now = migrate(url, revision)
+        for table in before.tables.values():
+            goes_on(table, now.tables[table.name], f"{revision}: {table.name}")
+        before = now
+
+
+def goes_on(old: Table, new: Table, where: str) -> None:
+    """What was written to the old table may be written to the new one."""
+    for column in new.columns:
+        as_it_was = old.columns.get(column.name)
+        if as_it_was is not None:
+            assert str(column.type) == str(as_it_was.type), f"{where}.{column.name} has another type"
+        optional = column.nullable or column.server_default is not None or column.computed is not None
+        assert optional or (as_it_was is not None and not as_it_was.nullable), f"{where}.{column.name} is demanded"
+    known = {column.name for column in old.columns}
+    assert known <= {column.name for column in new.columns}, where
+    assert demands(new, known) <= demands(old, known), where
+
+
+def demands(table: Table, known: set[str]) -> set[str]:
+    """What rows have to be, in words, as far as it is about known columns alone: keys, unique columns, rows of other tables, checks."""
+    unique = [index.columns.keys() for index in table.indexes if index.unique]
+    unique += [
+        each.columns.keys() for each in table.constraints if isinstance(each, PrimaryKeyConstraint | UniqueConstraint)
+    ]
+    found = {f"unique {sorted(columns)}" for columns in unique if known.issuperset(columns)}
+    found |= {f"{key.parent.name} is {key.target_fullname}" for key in table.foreign_keys if key.parent.name in known}
+    return found | {str(each.sqltext) for each in table.constraints if isinstance(each, CheckConstraint)}
+
+
+def test_a_database_of_a_later_release_is_left_alone(sqlite_url: str, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    up = Gateway(tmp_path / "home", {}, AIGATEWAY_DATABASE_URL=sqlite_url, AIGATEWAY_REDIS_URL="redis://127.0.0.1:9/0")
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+        for command_line, code in (("serve", 2), ("worker", 2), ("db current", 1)):
+            ended = up.run(*command_line.split())
+            (line,) = (ended.stdout + ended.stderr).splitlines()
+            assert ended.returncode == code and all(told in line for told in ("9999", NEWEST, "release")), ended
+        assert database.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+        assert database.execute("SELECT count(*) FROM workers").fetchone() == (0,)
+    up.http.close()

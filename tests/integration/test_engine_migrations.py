@@ -1,5 +1,6 @@
 """Migrations on both databases: an empty one is made by whoever comes first, and all that start together agree."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from alembic.script import ScriptDirectory
 
 from engine.errors import RetryableError, UserError
 from engine.store import migrate, revision
+from engine.store.connections import connector
 from engine.store.database import Database
 from engine.store.settings import get_or_make
 
@@ -76,6 +78,34 @@ def test_upgrading_twice_changes_nothing(empty_url: str) -> None:
 
 def test_the_revision_that_is_read_fast_is_the_newest_migration() -> None:
     assert migrate.head() == revision.NEWEST == ScriptDirectory(str(ROOT / "migrations")).get_current_head()
+
+
+def test_a_schema_of_a_later_release_is_refused_and_left_alone(database_url: str) -> None:
+    connection = connector(database_url)()
+    connection.execute("UPDATE alembic_version SET version_num = '9999'", {})
+    for upgrade in (migrate.upgrade, revision.bring_up_to_date):
+        with pytest.raises(UserError, match=f"schema 9999, which this release does not know .*{revision.NEWEST}"):
+            upgrade(database_url)
+    assert migrate.current(database_url) == "9999"
+    connection.close()
+
+
+def test_what_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("this is a letter, and long enough to look like something else" * 20)
+    for look in (migrate.upgrade, migrate.current, revision.bring_up_to_date):
+        with pytest.raises(RetryableError, match=r"text\.db.* file is not a database"):
+            look(f"sqlite:///{tmp_path}/text.db")
+
+
+def test_a_disk_that_is_too_full_for_the_schema_is_told(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(RetryableError, match=r"new\.db was neither read nor changed"):
+            migrate.upgrade(f"sqlite:///{tmp_path}/new.db")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    migrate.upgrade(f"sqlite:///{tmp_path}/new.db")
 
 
 def test_a_database_that_cannot_be_reached_is_retryable() -> None:
