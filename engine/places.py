@@ -9,7 +9,7 @@ sweeper (`fill`). That makes it safe to call under the locks of any runs.
 from engine.concurrency_key import line_name
 from engine.definition import Definition
 from engine.run_writer import Ring
-from engine.states import Priority
+from engine.states import RANKS
 from engine.store.database import Row, Tx
 from engine.store.locks import try_lock_name
 from engine.store.payloads import unpack
@@ -25,7 +25,6 @@ from engine.store.places import (
 from engine.store.runs import lock_run_if_free
 from engine.store.steps import release_steps
 
-_RANKS = {Priority.HIGH.value: 0, Priority.NORMAL.value: 1, Priority.LOW.value: 2}
 _BATCH = 200
 
 
@@ -43,7 +42,7 @@ def enter_line(tx: Tx, run: Row, definition: Definition, now: int) -> list[Ring]
         {
             "run_id": run["id"],
             "line": line,
-            "rank": _RANKS[run["priority"]],
+            "rank": RANKS[run["priority"]],
             "most": definition.concurrency.limit,
             "from_us": max(now, run["start_us"] or 0),
             "since_us": None,

@@ -1,5 +1,6 @@
 """The closed vocabularies: the same words in tables, API, metrics, logs and docs. Holds no logic but membership sets."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -88,6 +89,9 @@ class Priority(StrEnum):
     NORMAL = "normal"
     HIGH = "high"
 
+
+RANKS: Mapping[str, int] = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
+"""The lower, the sooner; the most urgent first."""
 
 RUN_ENDED = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
 STEP_ENDED = frozenset({StepStatus.SUCCEEDED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED})

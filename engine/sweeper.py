@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.catalogue import Catalogue
-from engine.states import RUN_ENDED, AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
+from engine.states import RANKS, RUN_ENDED, AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.deliveries import give_back_deliveries
 from engine.store.partial_index import SUSPECT_LOSSES
+from engine.store.ready_steps import urgent_steps
 from engine.store.requests import abandon_requests
 from engine.store.runs import lock_run, runs_past_deadline, set_run_status
 from engine.store.steps import (
@@ -125,9 +126,12 @@ def wake_due(tx: Tx, catalogue: Catalogue, now: int) -> Swept:
 
 
 def overlooked(tx: Tx, now: int) -> Swept:
-    """Ready steps whose bell was lost."""
+    """Ready steps whose bell was lost, the most urgent first, and of those the oldest."""
     found = unclaimed_steps(tx, now - UNCLAIMED_AFTER_US, BATCH)
-    return Swept(tuple(Ring(step["id"], step["priority"]) for step in found))
+    if len(found) == BATCH:  # a flood: what is more urgent may have come behind it
+        found = urgent_steps(tx, BATCH) + found
+    rings = dict.fromkeys(Ring(step["id"], step["priority"]) for step in found)
+    return Swept(tuple(sorted(rings, key=lambda ring: RANKS[ring.priority])))
 
 
 def suspects(tx: Tx) -> list[str]:

@@ -1,7 +1,7 @@
 """The Dramatiq broker from settings, and the bell that others ring through it.
 
-Bells carry a step's id and nothing else. One queue a priority class, because Dramatiq's priorities only order what a process has
-fetched already. No middleware: retries, delays and time limits are in the database.
+Bells carry a step's id and nothing else. One queue a priority class, so that what is urgent is fetched whatever waits in the others, and
+Dramatiq's priorities on top, which order what a process has fetched. No middleware: retries, delays and time limits are in the database.
 """
 
 import queue
@@ -16,7 +16,7 @@ from dramatiq import Actor, Broker
 from dramatiq.errors import BrokerError
 
 from engine.errors import RetryableError
-from engine.states import Priority
+from engine.states import RANKS, Priority
 from worker.local_broker import LocalBroker
 
 _WAITING_BELLS = 10_000  # beyond it bells are dropped: the sweeper rings them again
@@ -53,7 +53,7 @@ def declare_bells(broker: Broker, answer: Callable[[str], None]) -> dict[str, Ac
             broker=broker,
             actor_name=f"ring_{priority.value}",
             queue_name=f"steps-{priority.value}",
-            priority=0,
+            priority=RANKS[priority],
             options={},
         )
         for priority in Priority

@@ -14,7 +14,7 @@ from engine.catalogue import Catalogue
 from engine.child_runs import answer, unanswered
 from engine.clock import now_us
 from engine.errors import RetryableError
-from engine.fairness import Turns, owed_turns
+from engine.fairness import Turns, owed_turns, with_aged
 from engine.firing import due_now, fire
 from engine.places import fill, lines_to_fill
 from engine.ports import Doorbell
@@ -151,8 +151,10 @@ class Sweeper:
             self._runner.owe(())
             return
         slots, held = self._runner.slots()
-        after = self._turns.after
-        self._turns = await self._database.read(lambda tx: owed_turns(tx, held, slots, after))
+        last = self._turns
+        self._turns = await self._database.read(
+            lambda tx: with_aged(tx, owed_turns(tx, held, slots, last.after), now_us(), last.aged_us)
+        )
         self._runner.owe(self._turns.step_ids)
 
     async def _wake(self) -> None:

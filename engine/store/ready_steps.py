@@ -2,7 +2,8 @@
 
 from sqlalchemy import bindparam, func, select, text
 
-from engine.store.database import Tx
+from engine.states import Priority
+from engine.store.database import Row, Tx
 from engine.store.partial_index import READY, SUSPECT_LOSSES
 from engine.store.statements import Statement, one_of
 from engine.store.tables import runs, steps
@@ -23,7 +24,7 @@ def _workflows() -> Statement:
 
 _WORKFLOWS = _workflows()
 _OF_WORKFLOW = Statement(
-    select(steps.c.id)
+    select(steps.c.id, steps.c.priority)
     .select_from(steps.join(runs, runs.c.id == steps.c.run_id))
     .where(
         text(READY.replace("status", "steps.status")),
@@ -45,3 +46,13 @@ def workflows_with_ready_steps(tx: Tx, priority: str, after: str, most: int) -> 
 def ready_steps_of(tx: Tx, priority: str, workflow: str, most: int) -> list[str]:
     """Ids of a workflow's steps that may be claimed, oldest first."""
     return [row["id"] for row in tx.all(_OF_WORKFLOW, {"priority": priority, "workflow": workflow, "most": most})]
+
+
+def urgent_steps(tx: Tx, most: int) -> list[Row]:
+    """id, priority of steps that may be claimed, of all classes but the last: some of each workflow, its oldest."""
+    found: list[Row] = []
+    for priority in (Priority.HIGH, Priority.NORMAL):
+        names = workflows_with_ready_steps(tx, priority, "", most)
+        for name in names:
+            found += tx.all(_OF_WORKFLOW, {"priority": priority, "workflow": name, "most": max(1, most // len(names))})
+    return found

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_hand import Hand, opened
+from engine_hand import SECOND, Hand, opened
 
 from engine.clock import now_us
-from engine.fairness import MOST_WORKFLOWS, owed_turns
+from engine.fairness import AGED_EVERY_US, AGED_US, MOST_WORKFLOWS, Turns, owed_turns, with_aged
 from engine.ports import Job, Outcome, Succeeded
 from engine.states import Priority
 from engine.store.ready_steps import _OF_WORKFLOW, _WORKFLOWS  # pyright: ignore[reportPrivateUsage]
 from engine.store.steps import get_step
+from engine.sweeper import BATCH, overlooked
 from worker.housekeeping import Sweeper
 from worker.neighbours import Neighbours
 from worker.runner import StepLimits, StepRunner
@@ -85,6 +86,40 @@ def test_however_many_workflows_there_are_each_is_looked_at(hand: Hand) -> None:
     second = hand.do(lambda tx: owed_turns(tx, {}, SLOTS, first.after))
     assert (len(first.step_ids), len(second.step_ids), second.after) == (MOST_WORKFLOWS, 5, "")
     assert not set(first.step_ids) & set(second.step_ids)
+
+
+@pytest.mark.parametrize("flood", [Priority.NORMAL, Priority.LOW])
+def test_what_is_urgent_is_found_behind_any_flood_whose_bells_were_lost(hand: Hand, flood: Priority) -> None:
+    for _ in range(BATCH + 5):
+        hand.start(FLOOD, priority=flood)
+    hand.pass_time(5)
+    late = [hand.start(SMALL, priority=priority) for priority in (Priority.LOW, Priority.NORMAL, Priority.HIGH)]
+    hand.pass_time(2)
+    low, normal, high = (hand.step(run_id, "a")["id"] for run_id in late)
+    found = [ring.step_id for ring in hand.do(lambda tx: overlooked(tx, hand.now)).rings]
+    assert len(set(found)) == len(found) >= BATCH
+    assert found[0] == high and low not in found
+    if flood is Priority.LOW:
+        assert found[1] == normal
+
+
+def test_what_has_waited_for_a_minute_gets_a_turn_whatever_its_priority(hand: Hand) -> None:
+    waiting = hand.step(hand.start(SMALL, priority=Priority.LOW), "a")["id"]
+    hand.pass_time(AGED_US / SECOND - 1)
+    hand.start(FLOOD, priority=Priority.HIGH)
+
+    def turns(last_us: int) -> Turns:
+        return hand.do(lambda tx: with_aged(tx, owed_turns(tx, {}, SLOTS, ""), hand.now, last_us))
+
+    urgent = turns(0).step_ids
+    assert waiting not in urgent
+    hand.pass_time(1)
+    began = hand.now
+    assert turns(0) == Turns((waiting, *urgent), "", began)
+    hand.pass_time(AGED_EVERY_US / SECOND - 1)
+    assert turns(began) == Turns(urgent, "", began)
+    hand.pass_time(1)
+    assert turns(began) == Turns((waiting, *urgent), "", hand.now)
 
 
 class Bells:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,40 @@ def test_redis_bells_reach_another_process_whatever_their_priority(redis_url: st
     doorbell.close()
     listener.end()
     broker.close()
+
+
+@pytest.mark.parametrize("kind", ["local", "redis"])
+def test_bells_are_answered_by_priority_whatever_was_rung_before(kind: str, folder: Path, redis_url: str) -> None:
+    """A process that is full while a flood is rung: but for what its threads hold already, order is kept. From Redis it has fetched only
+    some of each class: of such short steps a few less urgent ones come through while it fetches on.
+    """
+    broker = local_broker(folder, listen=True) if kind == "local" else redis_broker(redis_url)
+    gate, answered = threading.Event(), list[str]()
+
+    def answer(step_id: str) -> None:
+        gate.wait(20)
+        answered.append(step_id)
+        time.sleep(
+            0.005
+        )  # as long as a very short step keeps its slot: bells are fetched faster than they are answered
+
+    doorbell = BrokerDoorbell(broker, declare_bells(broker, answer))
+    worker = Worker(broker, worker_threads=4, worker_timeout=20)
+    worker.start()
+    for priority, number in (("low", 100), ("normal", 300), ("high", 5)):
+        for _ in range(number):
+            doorbell.ring(priority, priority)
+    doorbell.close()  # all are rung
+    try:
+        wait_until(lambda: worker.work_queue.qsize() >= (401 if kind == "local" else 17), "the bells are there", 10)
+        gate.set()
+        wait_until(lambda: len(answered) == 405, "all are answered", 20)
+    finally:
+        gate.set()
+        worker.stop(2000)
+        broker.close()
+    assert "high" not in answered[5 + 4 :]
+    assert answered[:150].count("low") <= (4 if kind == "local" else 60)
 
 
 def test_without_redis_ringing_neither_blocks_nor_raises_and_it_works_again_afterwards(
