@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from api.auth import check_admin
 from api.params import FORM, check_cursor, check_limit, page
+from api.plain_text import PlainText
 from api.services import Services
 from engine.budget_spec import Action, BudgetSpec, Origin, Scope, check_budget, to_threshold
 from engine.budgets import budget_view, put_budget, replace_budgets
@@ -29,12 +30,12 @@ class BudgetRequest(BaseModel):
         },
     )
 
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[PlainText, Field(min_length=1, max_length=100)]
     limit_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)]
     period: Literal["day", "month", "total"] = "month"
-    zone: str = Field(default="UTC", max_length=60, description="Whose midnight begins a day or a month.")
+    zone: PlainText = Field(default="UTC", max_length=60, description="Whose midnight begins a day or a month.")
     scope: Literal["all", "key", "workflow", "provider", "model", "tag"] = "all"
-    match: Annotated[str, Field(min_length=1, max_length=300)] | None = Field(
+    match: Annotated[PlainText, Field(min_length=1, max_length=300)] | None = Field(
         default=None, description="Which key (name or id), workflow, provider, model, or tag (`key:value`) it counts."
     )
     action: Literal["reject", "alert"] = "reject"

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import check_admin
 from api.params import check_cursor, check_limit, page
+from api.plain_text import PlainText
 from api.services import Services
 from engine.api_keys import ApiKey, KeyLimits, NewKey, create_key, key_of, new_secret, revoke
 from engine.budget_spec import BudgetSpec
@@ -31,8 +32,8 @@ class KeyRequest(BaseModel):
         },
     )
 
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    allowed_models: list[Annotated[str, Field(min_length=1, max_length=300)]] | None = Field(
+    name: Annotated[PlainText, Field(min_length=1, max_length=100)]
+    allowed_models: list[Annotated[PlainText, Field(min_length=1, max_length=300)]] | None = Field(
         default=None, description="Names as clients give them; `*` stands for any text, as in `ollama/*`."
     )
     budget_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] | None = None

@@ -7,6 +7,7 @@ APIs send theirs (`?beta=true`).
 from fastapi import Request
 from fastapi.routing import APIRoute
 
+from api.plain_text import check_plain
 from engine.errors import UserError
 from engine.nearest import nearest
 
@@ -15,6 +16,8 @@ _SHOWN = 100
 
 async def check_query(request: Request) -> None:
     """A dependency of the whole application. Raises: UserError."""
+    check_plain(request.path_params)
+    check_plain(request.query_params)
     route = request.scope.get("route")
     if not request.query_params or not isinstance(route, APIRoute) or not request.url.path.startswith("/v1/"):
         return

@@ -8,12 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from starlette.responses import JSONResponse
 
 from api.params import check_cursor, check_limit, page
+from api.plain_text import PlainText
 from api.services import Services
 from api.submissions import definition_of, unknown_names
 from engine.clock import now_us
 from engine.money import to_picousd
 from engine.schedule_spec import DEFAULT_CATCH_UP, MAX_CATCH_UP, MAX_TAG, MAX_TAG_VALUE, MAX_TAGS, Overlap, ScheduleSpec
-from engine.schedules import create_schedule, find_schedule, remove_schedule, schedule_view
+from engine.schedules import create_schedule, find_schedule, pause_schedule, remove_schedule, schedule_view
 from engine.states import Priority
 from engine.store.database import Row, Tx
 from engine.store.schedules import list_schedules
@@ -32,14 +33,14 @@ class ScheduleRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_EXAMPLE]})
 
-    workflow: Annotated[str, Field(min_length=1, max_length=200, description="A stored workflow's name.")]
-    cron: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+    workflow: Annotated[PlainText, Field(min_length=1, max_length=200, description="A stored workflow's name.")]
+    cron: Annotated[PlainText, Field(min_length=1, max_length=200)] = Field(
         description="Minute, hour, day of month, month, day of week, or a name such as @daily."
     )
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")] | None = Field(
         default=None, description="What it is called; left out: as its workflow."
     )
-    timezone: Annotated[str, Field(max_length=60, description="An IANA name, such as Europe/Berlin.")] = "UTC"
+    timezone: Annotated[PlainText, Field(max_length=60, description="An IANA name, such as Europe/Berlin.")] = "UTC"
     overlap: Literal["skip", "queue"] = Field(
         default="skip", description="What a firing does that finds the schedule's run before still under way."
     )
@@ -47,9 +48,9 @@ class ScheduleRequest(BaseModel):
         default=DEFAULT_CATCH_UP, description="How many missed firings are made up; with queue, how many may wait."
     )
     input: dict[str, Any] = Field(default_factory=dict[str, Any])
-    tags: dict[Annotated[str, Field(max_length=MAX_TAG)], Annotated[str, Field(max_length=MAX_TAG_VALUE)]] = Field(
-        default_factory=dict[str, str], max_length=MAX_TAGS
-    )
+    tags: dict[
+        Annotated[PlainText, Field(max_length=MAX_TAG)], Annotated[PlainText, Field(max_length=MAX_TAG_VALUE)]
+    ] = Field(default_factory=dict[str, str], max_length=MAX_TAGS)
     priority: Literal["low", "normal", "high"] = "normal"
     budget_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] | None = Field(
         default=None, description="Of each run; replaces the workflow's budget_usd."
@@ -110,6 +111,21 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
         where = {"location": f"/v1/schedules/{row['id']}"}
         return JSONResponse(view, status_code=201 if created else 200, headers=where)
 
+    @router.post("/v1/schedules/{schedule}/pause", summary="Start no runs until it is resumed; its definition's too")
+    async def pause(schedule: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        return await _set_paused(services, schedule, paused=True)
+
+    @router.post(
+        "/v1/schedules/{schedule}/resume", summary="Go on with its next time; what was left out is not made up"
+    )
+    async def resume(schedule: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+        return await _set_paused(services, schedule, paused=False)
+
     @router.delete("/v1/schedules/{schedule}", summary="Forget a schedule, by its id or name; its runs go on")
     async def delete(schedule: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         return schedule_view(await services.database.write(lambda tx: remove_schedule(tx, schedule)))
+
+
+async def _set_paused(services: Services, schedule: str, *, paused: bool) -> dict[str, Any]:
+    row = await services.database.write(lambda tx: pause_schedule(tx, schedule, paused=paused, now=now_us()))
+    return schedule_view(row, upcoming_from=now_us())

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field,
 
 from api.dry_run import dry_run
 from api.params import FORM
+from api.plain_text import PlainText, check_plain
 from api.services import Services
 from engine.addresses import check_address
 from engine.agent_steps import ANY_TOOL, split_tool
@@ -23,7 +24,7 @@ from engine.money import to_picousd
 from engine.states import Priority
 from engine.store.database import Row, Tx
 from engine.store.definitions import newest_version
-from engine.submission import Submission, Submitted, submit
+from engine.submission import Submission, Submitted, submit, submitted_before
 from engine.tool_params import wrong_params
 from engine.transition import Ring
 from engine.workflows import find, read_folder, take_up
@@ -49,14 +50,16 @@ class RunRequest(BaseModel):
     )
 
     input: Any = Field(default_factory=dict, description="The run's input, checked against the workflow's `inputs`.")
-    webhook_url: str | None = Field(default=None, description="Told of the run's end, signed as Standard Webhooks say.")
+    webhook_url: PlainText | None = Field(
+        default=None, description="Told of the run's end, signed as Standard Webhooks say."
+    )
     budget_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] | None = Field(
         default=None, description="Replaces the workflow's budget_usd."
     )
     priority: Literal["low", "normal", "high"] = "normal"
-    tags: dict[Annotated[str, Field(max_length=MAX_TAG_KEY)], Annotated[str, Field(max_length=MAX_TAG_VALUE)]] = Field(
-        default_factory=dict[str, str], max_length=MAX_TAGS
-    )
+    tags: dict[
+        Annotated[PlainText, Field(max_length=MAX_TAG_KEY)], Annotated[PlainText, Field(max_length=MAX_TAG_VALUE)]
+    ] = Field(default_factory=dict[str, str], max_length=MAX_TAGS)
     start_at: AwareDatetime | None = Field(default=None, description="No step starts before this time.")
 
 
@@ -89,8 +92,10 @@ class Caller:
 
 async def start_run(services: Services, workflow: str | dict[str, Any], asked: RunRequest, caller: Caller) -> Submitted:
     """Check, store, ring. Raises: UserError and its kind; nothing is stored then."""
-    definition, version = await definition_of(services, workflow)
-    await check_names(services, definition)
+    kept = await _version_of_earlier(services, workflow, caller)
+    definition, version = kept or await definition_of(services, workflow)
+    if kept is None:
+        await check_names(services, definition)
     if asked.webhook_url is not None:
         check_address(asked.webhook_url, allow_private_networks=services.allow_private_networks, param="webhook_url")
     if caller.idempotency_key is not None and not 0 < len(caller.idempotency_key) <= 255:
@@ -112,6 +117,24 @@ async def start_run(services: Services, workflow: str | dict[str, Any], asked: R
     done = await services.database.write(lambda tx: submit(tx, services.catalogue, submission, now_us()))
     ring_all(services, done.rings)
     return done
+
+
+async def _version_of_earlier(
+    services: Services, workflow: str | dict[str, Any], caller: Caller
+) -> tuple[Definition, Row] | None:
+    """What the run of the same key was started with: asked for again it is that run, whatever has become of its workflow since."""
+    key = caller.idempotency_key
+    if key is None or not isinstance(workflow, str):
+        return None
+
+    def read(tx: Tx) -> tuple[Definition, Row] | None:
+        run = submitted_before(tx, key, caller.key_id)
+        if run is None or run["workflow_name"] != workflow or run["version"] is None:
+            return None
+        definition = services.catalogue.loaded(tx, run["version_id"]).definition
+        return definition, {"id": run["version_id"], "version": run["version"]}
+
+    return await services.database.read(read)
 
 
 def _start_us(at: datetime | None) -> int | None:
@@ -141,6 +164,8 @@ async def definition_of(services: Services, workflow: str | dict[str, Any]) -> t
         name = workflow.get("name")
         told = name if isinstance(name, str) else "inline"
         return await asyncio.to_thread(load_data, workflow, name=told), None
+
+    check_plain({"workflow": workflow})
 
     def read(tx: Tx) -> tuple[Definition, Row]:
         version = newest_version(tx, workflow) or find(tx, workflow)  # which says what names there are

@@ -38,8 +38,8 @@ def add_schedule(tx: Tx, names: tuple[str, str, str], facts: dict[str, Any], now
         "workflow_name": workflow,
         "origin": origin,
         **facts,
-        "next_us": _first(facts, now),
-        **dict.fromkeys(("backlog_json", "last_due_us", "last_run_id", "error_message", "error_us")),
+        "next_us": _first({**facts, "paused_us": None}, now),
+        **dict.fromkeys(("paused_us", "backlog_json", "last_due_us", "last_run_id", "error_message", "error_us")),
         **dict.fromkeys(("fired", "skipped", "missed", "failed"), 0),
         "created_us": now,
         "updated_us": now,
@@ -54,9 +54,21 @@ def change_schedule(tx: Tx, row: Row, facts: dict[str, Any], now: int) -> None:
         return
     changed = {**row, **facts, "updated_us": now}
     if any(row[name] != facts[name] for name in _WHEN) or row["next_us"] is None:
-        changed |= {"next_us": _first(facts, now), "backlog_json": None}
+        changed |= {"next_us": _first(changed, now), "backlog_json": None}
     define_schedule(tx, changed)
 
 
+def set_paused(tx: Tx, row: Row, paused_us: int | None, now: int) -> Row:
+    """Pause a locked schedule, or let it go on with its next time from now: what it came due for meanwhile is not made up."""
+    if (row["paused_us"] is None) is (paused_us is None):
+        return row
+    changed = {**row, "paused_us": paused_us, "backlog_json": None, "updated_us": now}
+    changed["next_us"] = _first(changed, now)
+    define_schedule(tx, changed)
+    return changed
+
+
 def _first(facts: dict[str, Any], now: int) -> int | None:
-    return next_due(facts["cron"], facts["zone"], now) if facts["enabled"] else None
+    if not facts["enabled"] or facts["paused_us"] is not None:
+        return None
+    return next_due(facts["cron"], facts["zone"], now)

@@ -9,7 +9,7 @@ from engine.clock import iso
 from engine.cron import due_times
 from engine.errors import Conflict, NotFound
 from engine.money import to_usd
-from engine.schedule_rows import DEFINITION, HTTP, add_schedule, facts_of
+from engine.schedule_rows import DEFINITION, HTTP, add_schedule, facts_of, set_paused
 from engine.schedule_spec import ScheduleSpec, check_schedule
 from engine.store.database import Row, Tx
 from engine.store.json_text import loads
@@ -57,16 +57,28 @@ def find_schedule(tx: Tx, told: str) -> Row:
     return row
 
 
+def pause_schedule(tx: Tx, told: str, *, paused: bool, now: int) -> Row:
+    """Pause a schedule, its definition's too, or let it go on; the same again changes nothing. Raises: NotFound."""
+    tx.point("pause_schedule")
+    row = _locked(tx, told)
+    return set_paused(tx, row, now if paused else None, now)
+
+
 def remove_schedule(tx: Tx, told: str) -> Row:
     """Forget a schedule; its runs go on. Raises: NotFound; Conflict for one that a definition asks for."""
     tx.point("remove_schedule")
-    row = lock_schedule(tx, find_schedule(tx, told)["id"])
-    if row is None:
-        raise NotFound("schedule_not_found", f"there is no schedule {told!r}", param="schedule")
+    row = _locked(tx, told)
     if row["origin"] == DEFINITION:
         message = f"the schedule {row['name']!r} is part of the workflow {row['workflow_name']!r}"
         raise Conflict("schedule_of_definition", f"{message}: take `schedule` out of its definition", param="schedule")
     delete_schedule(tx, row["id"])
+    return row
+
+
+def _locked(tx: Tx, told: str) -> Row:
+    row = lock_schedule(tx, find_schedule(tx, told)["id"])
+    if row is None:
+        raise NotFound("schedule_not_found", f"there is no schedule {told!r}", param="schedule")
     return row
 
 
@@ -86,6 +98,7 @@ def schedule_view(row: Row, *, upcoming_from: int | None = None) -> dict[str, An
         "priority": row["priority"],
         "budget_usd": None if row["budget_picousd"] is None else to_usd(row["budget_picousd"]),
         "enabled": bool(row["enabled"]),
+        "paused_at": _iso(row["paused_us"]),
         "next_at": _iso(row["next_us"]),
         "last_at": _iso(row["last_due_us"]),
         "last_run_id": row["last_run_id"],

@@ -62,7 +62,7 @@ class Submission:
 
     def kept_key(self) -> str | None:
         """Under which the run is found again: an idempotency key is that of its API key alone."""
-        return _kept_key(self.key_id, self.idempotency_key)
+        return None if self.idempotency_key is None else _kept_key(self.idempotency_key, self.key_id)
 
     def fingerprint(self) -> str:
         """Equal for submissions that ask for the same."""
@@ -102,7 +102,7 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
     tx.point("submit")
     if asked.idempotency_key is not None:
         lock_name(tx, f"idempotency:{asked.idempotency_key}")
-        earlier = _submitted_before(tx, asked)
+        earlier = submitted_before(tx, asked.idempotency_key, asked.key_id)
         if earlier is not None:
             if earlier["idempotency_hash"] != asked.fingerprint():
                 raise Conflict(
@@ -125,19 +125,24 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
 
 def is_submitted(tx: Tx, key_id: str | None, idempotency_key: str | None) -> bool:
     """Whether a run of that API key was submitted under the idempotency key: asking again starts none."""
-    kept = _kept_key(key_id, idempotency_key)
-    return kept is not None and run_by_idempotency_key(tx, kept) is not None
+    return idempotency_key is not None and submitted_before(tx, idempotency_key, key_id) is not None
 
 
-def _submitted_before(tx: Tx, asked: Submission) -> Row | None:
+def submitted_before(tx: Tx, idempotency_key: str, key_id: str | None) -> Row | None:
     """The run of the same idempotency key; the first release kept all of them as they were sent, whoever sent them."""
-    assert asked.idempotency_key is not None
-    kept = asked.kept_key() or ""
+    kept = _kept_key(idempotency_key, key_id)
     found = run_by_idempotency_key(tx, kept)
-    if found is None and kept != asked.idempotency_key:
-        first = run_by_idempotency_key(tx, asked.idempotency_key)
-        found = first if first is not None and first["key_id"] == asked.key_id else None
+    if found is None and kept != idempotency_key:
+        first = run_by_idempotency_key(tx, idempotency_key)
+        found = first if first is not None and first["key_id"] == key_id else None
     return found
+
+
+def _kept_key(idempotency_key: str, key_id: str | None) -> str:
+    """An idempotency key is that of its API key alone."""
+    if key_id is None:
+        return idempotency_key
+    return hashlib.sha256(dumps([key_id, idempotency_key]).encode()).hexdigest()
 
 
 def check_submitted(definition: Definition, given: Any) -> Any:

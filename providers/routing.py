@@ -110,6 +110,8 @@ class Router:
 
     async def resolve(self, name: str) -> Route:
         """The route for `name`. Raises: NotFound (nearest names), RetryableError(provider_unavailable)."""
+        if "\0" in name:  # no provider has one, and it could not be booked
+            raise NotFound("model_not_found", "a model's name cannot hold a NUL character (\\u0000)", param="model")
         alias = self._aliases.get(name)
         if alias is None:
             return Route(name, (await self._one(name),))

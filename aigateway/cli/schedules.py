@@ -16,6 +16,7 @@ group = typer.Typer(
     epilog='Example: aigateway schedules create daily-digest --cron "0 7 * * *" --timezone Europe/Berlin -i folder=/notes',
 )
 _MOST = 200
+_Schedule = Annotated[str, typer.Argument(help="The schedule's id or name.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +45,7 @@ def list_schedules(
                 each["workflow"],
                 each["cron"],
                 each["timezone"],
-                each["next_at"] or ("never" if each["enabled"] else "off"),
+                each["next_at"] or _why_never(each),
                 each["last_at"],
                 each["last_run_id"],
                 each["skipped"],
@@ -103,10 +104,26 @@ def create(
     typer.echo(f"{made['name']} ({made['id']}) runs {made['workflow']} next at {', '.join(made['upcoming'][:3])}, …")
 
 
+@group.command(epilog="Example: aigateway schedules pause daily-digest:1")
+def pause(*, schedule: _Schedule, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Starts no runs until the schedule is resumed; one of a definition stays paused through its new versions."""
+    told = _asked("pause", schedule, as_json=as_json, config=config)
+    if told is not None:
+        typer.echo(f"{told['name']} is paused since {told['paused_at']}")
+
+
+@group.command(epilog="Example: aigateway schedules resume daily-digest:1")
+def resume(*, schedule: _Schedule, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Lets a paused schedule go on with its next time; what came due meanwhile is not made up."""
+    told = _asked("resume", schedule, as_json=as_json, config=config)
+    if told is not None:
+        typer.echo(f"{told['name']} runs next at {told['next_at'] or 'no time: it is not enabled'}")
+
+
 @group.command(epilog="Example: aigateway schedules delete daily-digest")
 def delete(
     *,
-    schedule: Annotated[str, typer.Argument(help="The schedule's id or name.")],
+    schedule: _Schedule,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -119,6 +136,23 @@ def delete(
         print_json(gone)
     else:
         typer.echo(f"{gone['name']} ({gone['id']}) is deleted")
+
+
+def _asked(what: str, schedule: str, *, as_json: bool, config: str | None) -> dict[str, Any] | None:
+    """The schedule as it is now; None where that was printed as JSON."""
+    from aigateway.client import path
+
+    with connect(config) as client:
+        told: dict[str, Any] = client.post(f"{path('schedules', schedule)}/{what}", {})
+    if as_json:
+        print_json(told)
+    return None if as_json else told
+
+
+def _why_never(schedule: dict[str, Any]) -> str:
+    if schedule["paused_at"]:
+        return "paused"
+    return "never" if schedule["enabled"] else "off"
 
 
 def _tags(given: list[str]) -> dict[str, str]:

@@ -31,7 +31,7 @@ _LIST = Statement(
     .limit(bindparam("most"))
 )
 DEFINED = ("cron", "zone", "overlap", "catch_up", "input_json", "tags_json", "priority", "budget_picousd", "key_id", "enabled",
-           "next_us", "backlog_json", "updated_us")  # fmt: skip
+           "next_us", "backlog_json", "updated_us", "paused_us")  # fmt: skip
 MOVED = ("next_us", "backlog_json", "last_due_us", "last_run_id", "fired", "skipped", "missed", "failed", "error_message",
          "error_us")  # fmt: skip
 _DEFINE = Statement(

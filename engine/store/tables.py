@@ -200,7 +200,7 @@ schedules = Table(
     Column("budget_picousd", BigInteger),
     Column("key_id", String(36)),  # the API key that asked for it; its runs count as that key's
     Column("enabled", Boolean, nullable=False),
-    Column("next_us", BigInteger),  # null: not enabled, or it never comes again
+    Column("next_us", BigInteger),  # null: not enabled, paused, or it never comes again
     Column("backlog_json", Text),  # due times that wait for the end of the run before; null: none
     Column("last_due_us", BigInteger),
     Column("last_run_id", String(36)),
@@ -212,6 +212,7 @@ schedules = Table(
     Column("error_us", BigInteger),
     Column("created_us", BigInteger, nullable=False),
     Column("updated_us", BigInteger, nullable=False),
+    Column("paused_us", BigInteger),  # since when, by a person; stays through new versions of a definition
     Index(None, "next_us"),
     Index(None, "workflow_name"),
 )

@@ -80,6 +80,21 @@ def test_a_schedule_starts_runs_and_shows_its_times(up: Gateway) -> None:
     assert up.http.get("/v1/schedules/often").status_code == 404
 
 
+def test_a_schedule_is_paused_and_goes_on_with_its_next_time(up: Gateway) -> None:
+    body = {"name": "held", "workflow": "greet", "cron": "* * * * *", "input": {"name": "you"}}
+    assert up.http.post("/v1/schedules", json=body).json()["paused_at"] is None
+    paused = up.http.post("/v1/schedules/held/pause").json()
+    assert paused["paused_at"] is not None and (paused["next_at"], paused["upcoming"]) == (None, [])
+    assert up.http.post("/v1/schedules/held/pause").json() == paused
+    assert up.http.post("/v1/schedules", json=body).status_code == 200  # the same is still the same
+    going_on = up.http.post("/v1/schedules/held/resume").json()
+    assert (going_on["paused_at"], going_on["missed"], going_on["waiting"]) == (None, 0, 0)
+    assert going_on["next_at"] == going_on["upcoming"][0]
+    missing = up.http.post("/v1/schedules/hold/pause")
+    assert (missing.status_code, missing.json()["error"]["param"]) == (404, "schedule")
+    up.http.delete("/v1/schedules/held")
+
+
 @pytest.mark.parametrize(
     ("change", "status", "param", "words"),
     [
@@ -153,6 +168,9 @@ def test_the_command_line(up: Gateway) -> None:
                   "mornings", "-i", "name=you", "--tag", "team:a", "--json")  # fmt: skip
     assert made.returncode == 0, made.stderr
     assert json.loads(made.stdout)["tags"] == {"team": "a"}
+    assert up.run("schedules", "pause", "mornings").stdout.startswith("mornings is paused since 20")
+    assert "\tpaused\t" in up.run("schedules", "list").stdout
+    assert up.run("schedules", "resume", "mornings").stdout.startswith("mornings runs next at 20")
     listed = up.run("schedules", "list")
     assert (listed.returncode, "mornings\tgreet\t0 7 * * MON-FRI\tEurope/Berlin" in listed.stdout) == (0, True)
     assert json.loads(up.run("schedules", "list", "--json").stdout)["object"] == "list"

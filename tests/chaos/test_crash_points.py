@@ -33,7 +33,7 @@ ASKED_FOR = {"cancel", "pause", "resume", "retry", "remove_workflow", "redeliver
 OF_STEP_TYPES = {"signal", "fork", "answer", "remember"}
 OF_RETENTION = {"take_turn", "give_up_runs", "delete_runs", "prune_old", "prune_payloads"}
 OF_CHAT = {"claim_answer", "keep_answer", "release_answer", "remember_answer"}
-OF_SCHEDULES = {"create_schedule", "fire_schedule", "remove_schedule"}
+OF_SCHEDULES = {"create_schedule", "fire_schedule", "pause_schedule", "remove_schedule"}
 OF_LIMITS = {"fill"}
 ALONE: dict[str, Any] = {
     "name": "alone",
@@ -243,6 +243,8 @@ def test_each_firing_stays_one_run_through_death_at(point: str, moment: str, tmp
         schedule = patient.ask("GET", "/v1/schedules/yearly").json()
         run = patient.ask("GET", f"/v1/runs/{schedule['last_run_id']}", params={"wait": 40}).json()
         assert (run["status"], run["schedule"]["due_at"]) == ("succeeded", schedule["last_at"]), (run, up.logs())
+        assert patient.ask("POST", "/v1/schedules/yearly/pause").json()["next_at"] is None
+        assert patient.ask("POST", "/v1/schedules/yearly/resume").json()["paused_at"] is None
         assert patient.ask("DELETE", "/v1/schedules/yearly").status_code in (200, 404)
         assert patient.ask("GET", "/v1/schedules").json()["data"][0]["name"] != "yearly"
         runs = patient.ask("GET", "/v1/runs").json()["data"]

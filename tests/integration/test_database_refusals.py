@@ -21,7 +21,7 @@ from engine.ports import Failed, Succeeded
 from engine.result_cache import remember
 from engine.retention import NOBODY_YET, delete_given_up, give_up_old
 from engine.schedule_spec import ScheduleSpec
-from engine.schedules import create_schedule, remove_schedule
+from engine.schedules import create_schedule, pause_schedule, remove_schedule
 from engine.signals import send
 from engine.states import ErrorClass
 from engine.store import database as way_to_database
@@ -60,7 +60,7 @@ steps:
 COVERED = {
     "insert_worker", "renew_lease", "open_request", "settle_request", "put_workflow", "remove_workflow", "submit", "claim", "complete", "give_back", "open_call", "bury",
     "wake_due", "expire_runs", "cancel", "pause", "resume", "retry", "signal", "fork", "answer", "remember", "fill", "take_delivery",
-    "record_delivery", "redeliver", "create_schedule", "fire_schedule", "remove_schedule", "give_up_runs", "delete_runs",
+    "record_delivery", "redeliver", "create_schedule", "fire_schedule", "pause_schedule", "remove_schedule", "give_up_runs", "delete_runs",
 }  # fmt: skip
 
 
@@ -258,6 +258,7 @@ def a_schedule(hand: Refused) -> None:
     hand.do(lambda tx: fire(tx, hand.catalogue, due, hand.now))
     (run,) = [row for row in hand.do(lambda tx: list_runs(tx, {}, 20)) if row["schedule_id"] == due]
     assert play(hand, run["id"])["status"] == "succeeded"
+    assert hand.do(lambda tx: pause_schedule(tx, "mine", paused=True, now=hand.now))["next_us"] is None
     hand.do(lambda tx: remove_schedule(tx, "mine"))
     hand.do(lambda tx: remove(tx, "do"))
 

@@ -18,7 +18,7 @@ from engine.firing import SLICE, Fired, decide, due_now, fire
 from engine.fork import Fork, fork
 from engine.loader import load
 from engine.schedule_spec import Overlap, ScheduleSpec
-from engine.schedules import create_schedule, find_schedule, remove_schedule, schedule_view
+from engine.schedules import create_schedule, find_schedule, pause_schedule, remove_schedule, schedule_view
 from engine.store.database import Row, Tx
 from engine.store.runs import list_runs
 from engine.store.schedules import list_schedules
@@ -370,3 +370,16 @@ def test_every_due_time_has_one_fate(overlap: Overlap, catch_up: int, looks: lis
         if overlap is Overlap.QUEUE:
             assert skipped == 0
     assert fired == sorted(set(fired))
+
+
+def test_a_paused_schedule_of_a_definition_stays_so_through_new_versions(hand: Clockwork) -> None:
+    text = QUICK.replace("inputs:", 'schedule: {cron: "* * * * *"}\ninputs:', 1)
+    hand.store(text)
+    assert hand.do(lambda tx: pause_schedule(tx, "quick:1", paused=True, now=hand.now))["paused_us"] == hand.now
+    hand.store(text.replace("* * * * *", "*/2 * * * *"))
+    hand.pass_time(3600)
+    assert hand.sweep() == 0 and hand.runs() == []
+    hand.do(lambda tx: pause_schedule(tx, "quick:1", paused=False, now=hand.now))
+    hand.pass_time(120)
+    hand.sweep()
+    assert len(hand.runs()) == 1 and hand.found("quick:1")["missed"] == 0
