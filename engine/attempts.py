@@ -22,7 +22,7 @@ from engine.errors import AIGatewayError, BudgetExceeded, Conflict, TooLarge
 from engine.fork import with_model
 from engine.ledger import CallScope, Intent, Settlement
 from engine.money import usd_text
-from engine.pausing import BUDGET, lock_family, pause_family
+from engine.pausing import lock_family, pause_family
 from engine.plan import DEFAULT_RETRY, limit_of, retry_pause_s
 from engine.ports import (
     AskedForTools,
@@ -42,7 +42,7 @@ from engine.ports import (
 from engine.run_writer import TIMER
 from engine.scope import scope_of
 from engine.signals import listen
-from engine.states import AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
+from engine.states import BUDGET, AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.json_text import loads, storable
 from engine.store.requests import open_request, run_committed_picousd

@@ -2,11 +2,11 @@
 
 from engine.catalogue import Catalogue
 from engine.errors import Conflict, NotFound
-from engine.pausing import GOING_ON, USER, pause_below, pause_run, resume_family
+from engine.pausing import GOING_ON, USER, give_budget, pause_below, pause_run, resume_family
 from engine.reopening import go_on
 from engine.states import RUN_ENDED, RunStatus
 from engine.store.database import Row, Tx
-from engine.store.runs import get_run, lock_run, lock_runs_above, set_run_budget
+from engine.store.runs import get_run, lock_run, lock_runs_above
 from engine.transition import Ring, Transition
 
 
@@ -45,7 +45,7 @@ def resume(tx: Tx, catalogue: Catalogue, run_id: str, budget_picousd: int | None
     if run["status"] != RunStatus.PAUSED.value:
         raise Conflict("run_not_paused", f"the run is {run['status']}, only a paused run can be resumed")
     if budget_picousd is not None:
-        set_run_budget(tx, run_id, budget_picousd)
+        give_budget(tx, run_id, budget_picousd)
     rings = resume_family(tx, catalogue, run, above, now)
     return _fresh(tx, run_id), rings
 

@@ -10,15 +10,15 @@ from typing import Any
 from engine.catalogue import Catalogue
 from engine.places import enter_line, pause_in_line
 from engine.run_writer import Ring
-from engine.states import EventType, RunStatus, StepStatus
+from engine.states import BUDGET, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.places import get_place
-from engine.store.runs import live_children, lock_run, lock_runs_above, set_run_status
+from engine.store.runs import live_children, lock_run, lock_runs_above, set_run_budget, set_run_status
 from engine.store.steps import steps_in_status
 from engine.transition import Transition
 from engine.webhook_outbox import queue_webhook
 
-USER, BUDGET, PARENT = "user", "budget_exceeded", "parent"
+USER, PARENT = "user", "parent"
 GOING_ON = {RunStatus.QUEUED.value, RunStatus.RUNNING.value, RunStatus.WAITING.value}
 
 
@@ -71,6 +71,16 @@ def resume_family(tx: Tx, catalogue: Catalogue, run: Row, above: list[Row], now:
                 break
             top = each
     return _resume_tree(tx, catalogue, top, now)
+
+
+def give_budget(tx: Tx, run_id: str, budget_picousd: int) -> None:
+    """Set a locked run's budget, and raise to it those of the runs below that stopped it: else they would stop it again at once."""
+    set_run_budget(tx, run_id, budget_picousd)
+    for child in list(_below(tx, run_id)):
+        own = child["budget_picousd"]
+        stopped = (child["status"], child["pause_reason"]) == (RunStatus.PAUSED.value, BUDGET)
+        if stopped and own is not None and own < budget_picousd:
+            set_run_budget(tx, child["id"], budget_picousd)
 
 
 def _resume_tree(tx: Tx, catalogue: Catalogue, run: Row, now: int) -> list[Ring]:

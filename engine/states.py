@@ -93,6 +93,8 @@ class Priority(StrEnum):
 RANKS: Mapping[str, int] = {Priority.HIGH: 0, Priority.NORMAL: 1, Priority.LOW: 2}
 """The lower, the sooner; the most urgent first."""
 
+BUDGET = "budget_exceeded"
+"""Why a run is paused: its next call, or that of a run below it, does not fit into a budget."""
 RUN_ENDED = frozenset({RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED})
 STEP_ENDED = frozenset({StepStatus.SUCCEEDED, StepStatus.FAILED, StepStatus.SKIPPED, StepStatus.CANCELLED})
 RETRIED_BY_DEFAULT = frozenset(

@@ -6,9 +6,10 @@ from typing import Any
 from engine.clock import iso
 from engine.money import to_usd
 from engine.plan import PARTS
-from engine.states import StepStatus
+from engine.states import BUDGET, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.deliveries import attempts_of_deliveries, deliveries_of_run
+from engine.store.events import last_pause
 from engine.store.json_text import loads
 from engine.store.payloads import unpack
 from engine.store.requests import requests_of_run, run_sums
@@ -48,8 +49,14 @@ def run_view(tx: Tx, run: Row) -> dict[str, Any]:
         "created_at": iso(run["created_us"]),
         "started_at": _iso(run["started_us"]),
         "finished_at": _iso(run["finished_us"]),
-        "links": run_links(run["id"]),
+        "links": run_links(run["id"]) | _stopped_by(tx, run),
     }
+
+
+def _stopped_by(tx: Tx, run: Row) -> dict[str, str]:
+    """Where to look why a run stands still because one that it started, or that one's, is over a budget."""
+    below = last_pause(tx, run["id"]).get("run") if run["pause_reason"] == BUDGET else None
+    return {"paused_by": f"/v1/runs/{below}"} if below else {}
 
 
 def run_links(run_id: str) -> dict[str, str]:

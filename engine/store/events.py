@@ -73,5 +73,10 @@ def history_since(tx: Tx, run_id: str, after: int, most: int) -> list[Row]:
 
 def why_paused(tx: Tx, run_id: str) -> str | None:
     """What a run's latest pause said of its reason: the limit that its next call did not fit into. None where it said nothing."""
+    return last_pause(tx, run_id).get("message")
+
+
+def last_pause(tx: Tx, run_id: str) -> Row:
+    """What the history tells of a run's latest pause: `reason`, `message`, and `run` where it was one below that stopped."""
     row = tx.one(_LAST_PAUSE, {"run": run_id})
-    return loads(row["data_json"]).get("message") if row and row["data_json"] else None
+    return loads(row["data_json"]) if row and row["data_json"] else {}

@@ -134,6 +134,25 @@ def test_a_child_over_its_parents_budget_pauses_both_and_goes_on_with_more(hand:
     assert hand.open_call(hand.claim(child, "one"), 100)
 
 
+def test_a_child_over_its_own_budget_is_told_above_and_goes_on_with_what_is_given_there(hand: Hand) -> None:
+    hand.do(lambda tx: put(tx, load("budget_usd: 0.00000000015\n" + CHILD), "api", hand.now))
+    top = hand.start(GRAND, budget_picousd=10_000)
+    play(hand, top)
+    middle = child_of(hand, top)
+    play(hand, middle)
+    child = child_of(hand, middle)
+    held = hand.claim(child, "one")
+    call = hand.open_call(held, 100)
+    hand.do(lambda tx: settle_call(tx, settled(call, hand.now, 100)))
+    over(hand, held)
+    assert {hand.view(each)["links"].get("paused_by") for each in (top, middle)} == {f"/v1/runs/{child}"}
+    assert "paused_by" not in hand.view(child)["links"]
+    hand.resume(top, 200)
+    assert [hand.run(each)["budget_picousd"] for each in (top, middle, child)] == [200, None, 200]
+    assert hand.open_call(hand.claim(child, "one"), 100)
+    assert "paused_by" not in hand.view(top)["links"]
+
+
 def fail(hand: Hand, run_id: str, key: str) -> None:
     hand.complete(hand.claim(run_id, key), Failed(ErrorClass.AUTH, "no"))
 
