@@ -24,7 +24,7 @@ from engine.store.steps import (
     suspect_steps,
     unclaimed_steps,
 )
-from engine.store.workers import delete_worker, lapsed_workers, lock_worker
+from engine.store.workers import delete_worker, lock_worker
 from engine.timers import time_has_come
 from engine.transition import Ring, StepError, Transition
 
@@ -91,11 +91,6 @@ def take_back(tx: Tx, catalogue: Catalogue, worker_id: str, forgotten: Sequence[
     return Swept(tuple(rings), len(forgotten))
 
 
-def lapsed(tx: Tx, now: int) -> list[str]:
-    """Ids of processes whose lease ran out."""
-    return [row["id"] for row in lapsed_workers(tx, now, BATCH)]
-
-
 def anything_due(tx: Tx, now: int) -> bool:
     """Whether `wake_due` or `expire_runs` would find something."""
     return any_step_due(tx, now) or bool(runs_past_deadline(tx, now, 1))
@@ -127,7 +122,7 @@ def wake_due(tx: Tx, catalogue: Catalogue, now: int) -> Swept:
 
 def overlooked(tx: Tx, now: int) -> Swept:
     """Ready steps whose bell was lost, the most urgent first, and of those the oldest."""
-    found = unclaimed_steps(tx, now - UNCLAIMED_AFTER_US, BATCH)
+    found = unclaimed_steps(tx, now - UNCLAIMED_AFTER_US, BATCH, ahead=now + UNCLAIMED_AFTER_US)
     if len(found) == BATCH:  # a flood: what is more urgent may have come behind it
         found = urgent_steps(tx, BATCH) + found
     rings = dict.fromkeys(Ring(step["id"], step["priority"]) for step in found)

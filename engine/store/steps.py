@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, delete, func, insert, not_, select, text, update
+from sqlalchemy import and_, bindparam, case, delete, func, insert, not_, or_, select, text, update
 
 from engine.plan import PARTS
 from engine.states import AttemptStatus, StepStatus
@@ -14,6 +14,7 @@ from engine.store.statements import Statement, one_of
 from engine.store.tables import attempts, runs, steps
 
 _OPEN = [s.value for s in (StepStatus.PENDING, StepStatus.READY, StepStatus.RUNNING, StepStatus.WAITING)]
+NEVER_US = 2**63 - 1
 _CLAIMABLE_RUNS = ["queued", "running", "waiting"]
 
 STEP_COLUMNS = tuple(column.name for column in steps.c)
@@ -222,7 +223,7 @@ _UNCLAIMED = Statement(
     .select_from(steps.join(runs, runs.c.id == steps.c.run_id))
     .where(
         steps.c.status == StepStatus.READY.value,
-        steps.c.due_us <= bindparam("before"),
+        or_(steps.c.due_us <= bindparam("before"), steps.c.due_us > bindparam("ahead")),
         steps.c.losses < SUSPECT_LOSSES,
         one_of(runs.c.status, _CLAIMABLE_RUNS),
     )
@@ -418,9 +419,11 @@ def due_steps(tx: Tx, now: int, most: int) -> list[Row]:
     return tx.all(_DUE_STEPS, {"now": now, "most": most})
 
 
-def unclaimed_steps(tx: Tx, before: int, most: int) -> list[Row]:
-    """id, priority of steps that have been ready since before that moment, oldest first."""
-    return tx.all(_UNCLAIMED, {"before": before, "most": most})
+def unclaimed_steps(tx: Tx, before: int, most: int, *, ahead: int = NEVER_US) -> list[Row]:
+    """id, priority of steps that have been ready since before that moment, oldest first; also those of a time `ahead`, which a clock
+    that was set back has left there.
+    """
+    return tx.all(_UNCLAIMED, {"before": before, "ahead": ahead, "most": most})
 
 
 def suspect_steps(tx: Tx, most: int) -> list[str]:

@@ -8,8 +8,7 @@ from engine.store.tables import workers
 
 _INSERT = Statement(insert(workers), columns=tuple(column.name for column in workers.c))
 _RENEW = Statement(update(workers).where(workers.c.id == bindparam("worker")).values(lease_until_us=bindparam("until")))
-_LAPSED = Statement(select(workers).where(workers.c.lease_until_us < bindparam("now")).limit(bindparam("most")))
-_ON_HOST = Statement(select(workers).where(workers.c.host == bindparam("host")))
+_ALL = Statement(select(workers))
 _LIVE = Statement(select(workers).where(workers.c.lease_until_us >= bindparam("now")))
 _COUNT = Statement(
     select(func.count().label("number")).where(workers.c.kind == "worker", workers.c.lease_until_us >= bindparam("now"))
@@ -30,14 +29,9 @@ def renew_lease(tx: Tx, worker_id: str, until_us: int) -> bool:
     return tx.run(_RENEW, {"worker": worker_id, "until": until_us}) == 1
 
 
-def lapsed_workers(tx: Tx, now: int, most: int) -> list[Row]:
-    """Processes whose lease ran out."""
-    return tx.all(_LAPSED, {"now": now, "most": most})
-
-
-def workers_on_host(tx: Tx, host: str) -> list[Row]:
-    """All processes of one host."""
-    return tx.all(_ON_HOST, {"host": host})
+def all_workers(tx: Tx) -> list[Row]:
+    """All processes that nobody has buried yet."""
+    return tx.all(_ALL)
 
 
 def live_workers(tx: Tx, now: int) -> list[Row]:

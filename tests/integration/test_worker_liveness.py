@@ -12,14 +12,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from engine_hand import ONE_STEP, Hand, opened
+from engine_hand import ONE_STEP, SECOND, Hand, opened
 from services import PostgresServer, wait_until
 
 from aigateway import serving
 from engine.clock import now_us
 from engine.errors import RetryableError
 from engine.store.database import Database
-from engine.store.workers import delete_worker, live_workers
+from engine.store.workers import delete_worker, live_workers, renew_lease
 from worker import housekeeping, neighbours
 from worker.housekeeping import Heartbeat, Sweeper, register
 from worker.liveness import LifeLock, forget, forget_dead, is_alive, is_dead, runtime_folder
@@ -128,8 +128,8 @@ class Silent:
         return
 
 
-def sweep(hand: Hand, folder: Path, worker_id: str = "me") -> None:
-    seen = Neighbours(hand.database, worker_id, folder)
+def sweep(hand: Hand, folder: Path, seen: Neighbours | None = None) -> None:
+    seen = seen or Neighbours(hand.database, "me", folder)
     sweeper = Sweeper(hand.database, hand.catalogue, Silent(), None, neighbours=seen)
     asyncio.run(sweeper.sweep())
 
@@ -163,16 +163,38 @@ def test_a_vanished_host_is_found_by_its_lease_and_a_saved_one_keeps_its_lock(
         run_id = hand.start(ONE_STEP)
         hand.claim(run_id, "only", "elsewhere")
         hand.now = now_us()
-        sweep(hand, tmp_path)
+        seconds = iter((0.0, neighbours.SILENT_S))
+        seen = Neighbours(hand.database, "me", tmp_path, clock=lambda: next(seconds))
+        sweep(hand, tmp_path, seen)
+        assert hand.statuses(run_id) == {"only": "running"}  # nobody has looked on for long enough
+        sweep(hand, tmp_path, seen)
         assert hand.statuses(run_id) == {"only": "ready"}
         hand.enter_worker("alive")
         lock = LifeLock(tmp_path, "alive")
         # Seen as lapsed, and renewed before it could be buried.
-        monkeypatch.setattr(neighbours, "lapsed", lambda tx, now: ["alive"])
+        monkeypatch.setattr(Neighbours, "_silent", lambda self, rows: ["alive"])
         sweep(hand, tmp_path)
         assert [row["id"] for row in hand.do(lambda tx: live_workers(tx, now_us()))] == ["alive"]
         assert (tmp_path / "alive.lock").exists()
         lock.release()
+
+
+def test_a_lease_that_is_renewed_holds_whatever_the_clocks_say(sqlite_url: str, tmp_path: Path) -> None:
+    """A host whose clock is an hour behind ours: its leases always seem to be over."""
+    with opened(sqlite_url) as hand:
+        hand.now = now_us() - 3600 * SECOND
+        hand.enter_worker("behind")
+        at = 0.0
+        seen = Neighbours(hand.database, "me", tmp_path, clock=lambda: at)
+        while at < 10:
+            at += 0.5
+            if at % 1 == 0:
+                hand.do(lambda tx, until=at + 8: renew_lease(tx, "behind", hand.now + int(until * SECOND)))
+            assert dead(seen) == []
+        at += neighbours.SILENT_S - 0.5
+        assert dead(seen) == []
+        at += 0.5
+        assert dead(seen) == [Dead("behind", only_if_lapsed=True)]
 
 
 def test_a_heartbeat_renews_and_tells_when_it_was_declared_dead(
