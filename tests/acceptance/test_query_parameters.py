@@ -1,4 +1,7 @@
-"""What a query string may hold, and methods that a path does not have: told in the one error shape, alike everywhere."""
+"""What a query string and stored text may hold, and methods that a path does not have: told in the one error shape, alike everywhere.
+
+And a submission that is asked for again when its workflow is gone.
+"""
 
 import gzip
 from collections.abc import Iterator
@@ -13,6 +16,11 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     with gateway(tmp_path_factory.mktemp("home"), {}) as installed:
         installed.serve(workers=0)
         yield installed
+
+
+def error_of(answer: Any, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    return answer.json()["error"]
 
 
 def refused(up: Gateway, path: str) -> dict[str, Any]:
@@ -139,3 +147,37 @@ def test_pages_of_other_sites_need_a_key_and_may_then_read_the_answer(up: Gatewa
     assert (missing.status_code, missing.headers["access-control-allow-origin"]) == (404, "*")
     assert up.http.options("/dashboard", headers=asks).status_code == 403
     assert "access-control-allow-origin" not in up.http.get("/v1/models").headers
+
+
+def test_an_idempotency_key_outlives_the_workflow(up: Gateway) -> None:
+    definition = {"name": "brief", "steps": [{"id": "a", "type": "set", "value": 1}]}
+    up.http.put("/v1/workflows/brief", json=definition)
+    asked: dict[str, Any] = {
+        "json": {"workflow": "brief", "tags": {"a": "b"}},
+        "headers": {"idempotency-key": "brief-1"},
+    }
+    first = up.http.post("/v1/runs", **asked)
+    up.http.put("/v1/workflows/brief", json=definition | {"inputs": {"n": {"type": "integer"}}})
+    assert (
+        up.http.post("/v1/runs", **asked).json()["id"] == first.json()["id"]
+    )  # with an input that it would refuse now
+    assert up.http.delete("/v1/workflows/brief").status_code == 204
+    again = up.http.post("/v1/runs", **asked)
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    error_of(up.http.post("/v1/runs", **asked | {"json": {"workflow": "brief"}}), 409)
+    error_of(up.http.post("/v1/runs", json={"workflow": "brief"}), 404)
+
+
+def test_text_that_postgresql_cannot_hold_is_refused_by_field_and_kept_in_values(up: Gateway) -> None:
+    start = {"workflow": "research-assistant", "input": {"topic": "tea"}}
+    bodies: dict[str, dict[str, Any]] = {"workflow": {"workflow": "\0"}, "tags.a": start | {"tags": {"a": "\0"}}}
+    for param, body in {**bodies, "webhook_url": start | {"webhook_url": "https://example.com/\0"}}.items():
+        error = error_of(up.http.post("/v1/runs", json=body), 400)
+        assert error["param"] == param and "NUL" in error["message"]
+    for path, param in {"runs/a%00b": "run_id", "runs?workflow=%00": "workflow", "requests?tag=a:%00": "tag"}.items():
+        assert error_of(up.http.get(f"/v1/{path}"), 400)["param"] == param
+    chat = {"model": "simulated/echo", "messages": [{"role": "user", "content": "a\0"}], "metadata": {"k": "v\0"}}
+    assert up.http.post("/v1/chat/completions", json=chat).json()["choices"][0]["message"]["content"] == "a\0"
+    assert (
+        error_of(up.http.post("/v1/chat/completions", json=chat | {"model": "simulated/\0"}), 404)["param"] == "model"
+    )
