@@ -79,12 +79,6 @@ class Submission:
         return hashlib.sha256(dumps(asked).encode(errors="surrogatepass")).hexdigest()
 
 
-def _kept_key(key_id: str | None, idempotency_key: str | None) -> str | None:
-    if idempotency_key is None or key_id is None:
-        return idempotency_key
-    return hashlib.sha256(dumps([key_id, idempotency_key]).encode()).hexdigest()
-
-
 @dataclass(frozen=True, slots=True)
 class Submitted:
     """The run, whether this submission made it, and the bells to ring."""
