@@ -12,7 +12,9 @@ from engine.concurrency_key import check_concurrency
 from engine.definition import Definition, Reads
 from engine.drafts import Draft, Found, Scope
 from engine.json_schemas import schema_mistake, violations
-from engine.keys import LATER_TOP_KEYS, MAX_NAME, NOT_EXTRA, NOT_EXTRA_OF_AGENTS, TOP_KEYS, WORKFLOW_NAME_PATTERN, Kind
+from engine.key_kinds import Kind
+from engine.keys import MAX_NAME, TOP_KEYS, WORKFLOW_NAME_PATTERN
+from engine.llm_keys import NOT_EXTRA, NOT_EXTRA_OF_AGENTS
 from engine.mistakes import Findings
 from engine.money import to_picousd
 from engine.references import Names, check_outputs, everything, resolve_needs
@@ -31,7 +33,7 @@ def check(root: Node, findings: Findings, *, name: str | None, source: str) -> D
     if root.entries is None:
         wrong_type(spot, "an object with `steps`")
         return None
-    check_known(spot, TOP_KEYS, LATER_TOP_KEYS, "a workflow")
+    check_known(spot, TOP_KEYS, "a workflow")
     check_required(spot, TOP_KEYS, "a workflow")
     given = {key: _top_value(key, spot.entry(key)) for key in root.entries if key in TOP_KEYS}
     given["name"] = _check_name(spot, name)

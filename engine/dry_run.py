@@ -13,7 +13,8 @@ from typing import Any
 from engine.definition import Definition, Step
 from engine.expressions import ExpressionError, condition, reads, render, render_known
 from engine.foreseen import Foreseen, Times, together
-from engine.keys import HANDLERS, STEP_TYPES, Rendering
+from engine.key_kinds import Rendering
+from engine.keys import HANDLERS, STEP_TYPES
 from engine.syntax import Read
 from engine.templates import unwrap
 from engine.values import Bounds, is_list, to_text

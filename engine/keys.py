@@ -1,13 +1,11 @@
-"""The words of the workflow language as tables: every key, what it takes and what it means.
+"""The words of the workflow language as tables: every key, what it takes and what it means (those of models in `engine.llm_keys`).
 
 `engine.shapes` checks definitions against these tables and `engine.schema` makes the JSON Schema from them, so that the two
 cannot drift apart. A new step type is an entry here plus its executor.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
-
+from engine.key_kinds import Key, Kind, Rendering, StepType
+from engine.llm_keys import AGENT, LLM
 from engine.schedule_spec import MAX_CATCH_UP, Overlap
 from engine.states import ErrorClass, Priority
 
@@ -24,84 +22,8 @@ MAX_CASE = 80  # characters of a case's value
 MAX_KEY = 300  # characters of a step's key, its numbers included
 MAX_ITEMS = 100_000
 MAX_SCHEDULES = 50
-MAX_TOOLS = 128  # that one request may offer: OpenAI's limit
-TOOL_PATTERN = r"^[^/\s$][^/$]*/[^\s$]+$"  # server/tool
 MAX_CONCURRENCY = 10_000  # runs of one workflow, or of one key of it, under way at once
 SIGNAL_PATTERN = r"^[A-Za-z0-9_.-]{1,100}$"
-
-
-class Kind(StrEnum):
-    """What a key takes; `engine.shapes` has a check for each that is more than its JSON Schema."""
-
-    ANY = "any"
-    BOOLEAN = "boolean"
-    CASES = "cases"
-    CHOICE = "choice"
-    CHOICES = "choices"
-    CONCURRENCY = "concurrency"
-    CONDITION = "condition"
-    DURATION = "duration"
-    ID = "id"
-    INPUTS = "inputs"
-    INTEGER = "integer"
-    JSON_SCHEMA = "json_schema"
-    MESSAGES = "messages"
-    NAME = "name"
-    NEEDS = "needs"
-    NUMBER = "number"
-    OBJECT = "object"
-    ON_ERROR = "on_error"
-    RETRY = "retry"
-    SCHEDULE = "schedule"
-    SIGNAL = "signal"
-    STATUSES = "statuses"
-    STEPS = "steps"
-    STOP = "stop"
-    TEXT = "text"
-    TIME = "time"
-    TOOLS = "tools"
-
-
-class Rendering(StrEnum):
-    """How expressions in a key's value are treated."""
-
-    NONE = "none"  # fixed when the definition is stored
-    VALUE = "value"  # ${…} only
-    TEXT = "text"  # ${…}, {% if %} and {% for %}
-    CONDITION = "condition"  # an expression as a whole
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One key. `minimum` and `maximum` are for numbers, `choices` for words."""
-
-    kind: Kind
-    description: str
-    rendering: Rendering = Rendering.NONE
-    required: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    examples: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StepType:
-    """One step type: what it does, its own keys, and which of them exclude or require each other."""
-
-    description: str
-    keys: dict[str, Key]
-    one_of: tuple[str, ...] = ()  # exactly one of these has to be there
-    not_both: tuple[str, ...] = ()  # at most one of these may be there
-    branches: tuple[str, ...] = ()  # the keys that hold steps
-    inside: tuple[str, ...] = ()  # keys whose expressions stand inside the steps that it holds
-    gives: tuple[str, ...] = ()  # of `item` and `index`, what the steps inside may read
-    scoped: bool = False  # whether names inside stay inside
-    refused: tuple[str, ...] = ()  # common keys that mean nothing here
-
-
-def _sampling(kind: Kind, description: str, minimum: float | None = None, maximum: float | None = None) -> Key:
-    return Key(kind, description, Rendering.VALUE, minimum=minimum, maximum=maximum)
 
 
 ERROR_CLASSES = tuple(sorted(ErrorClass))
@@ -185,74 +107,6 @@ STEP_KEYS: dict[str, Key] = {
         examples=("1h",),
     ),
 }
-
-LLM = StepType(
-    "Asks a model. The result is its text, or data where `schema` is given.",
-    {
-        "prompt": Key(Kind.TEXT, "What the user says to the model; {% if %} and {% for %} work.", Rendering.TEXT),
-        "messages": Key(
-            Kind.MESSAGES, "The whole conversation, as a list or as one expression that gives a list.", Rendering.TEXT
-        ),
-        "images": Key(
-            Kind.ANY, "Pictures beside the prompt: a data: or http(s): URL, or a list of them.", Rendering.VALUE,
-            examples=("${input.photo}",),
-        ),
-        "system": Key(Kind.TEXT, "The system prompt; {% if %} and {% for %} work.", Rendering.TEXT),
-        "model": Key(
-            Kind.TEXT, "A configured name, provider/model, or a provider.", Rendering.VALUE, required=True,
-            examples=("local", "anthropic/claude-sonnet-4-5"),
-        ),
-        "schema": Key(Kind.JSON_SCHEMA, "JSON Schema that the answer has to follow; the result is then data."),
-        "temperature": _sampling(Kind.NUMBER, "Sampling temperature.", 0, 2),
-        "top_p": _sampling(Kind.NUMBER, "Nucleus sampling: the probability mass to choose from.", 0, 1),
-        "top_k": _sampling(Kind.INTEGER, "How many of the likeliest tokens to choose from.", 0),
-        "min_p": _sampling(Kind.NUMBER, "The least probability relative to the likeliest token.", 0, 1),
-        "max_tokens": _sampling(Kind.INTEGER, "The most tokens of the answer (default 4096).", 1),
-        "stop": _sampling(Kind.STOP, "A text, or a list of texts, at which the answer ends."),
-        "seed": _sampling(Kind.INTEGER, "Asks for the same answer to the same request, where the model can do that."),
-        "frequency_penalty": _sampling(Kind.NUMBER, "Lowers tokens by how often they came already.", -2, 2),
-        "presence_penalty": _sampling(Kind.NUMBER, "Lowers tokens that came already.", -2, 2),
-        "repetition_penalty": _sampling(Kind.NUMBER, "Lowers tokens that came already, as a factor.", 0, 10),
-        "logit_bias": _sampling(Kind.OBJECT, "What is added to the likelihood of tokens, by token id."),
-        "extra": Key(
-            Kind.OBJECT, "Other fields of the request's body, as the provider names them.", Rendering.VALUE,
-            examples=({"service_tier": "flex"},),
-        ),
-        "reasoning_effort": _sampling(Kind.TEXT, "How much a reasoning model thinks, in its provider's words."),
-    },
-    one_of=("prompt", "messages"),
-    not_both=("images", "messages"),
-)  # fmt: skip
-
-AGENT = StepType(
-    "Asks a model that may call tools, turn by turn, until it answers without. The result is its last text, or data where"
-    " `schema` is given.",
-    {
-        **LLM.keys,
-        "tools": Key(
-            Kind.TOOLS, "The tools that the model may call, as `server/tool`, or `server/*` for all of a server.",
-            required=True, examples=(["docs/search", "git/*"],),
-        ),
-        "max_turns": Key(
-            Kind.INTEGER, "The most questions to the model (default 10); one that still asks for tools in the last fails the step.",
-            minimum=1, maximum=1000,
-        ),
-        "max_cost_usd": Key(
-            Kind.NUMBER, "The most that the step may cost, in USD; it fails before a call that could cost more.",
-            minimum=0, maximum=1_000_000,
-        ),
-        "approve": Key(
-            Kind.TOOLS, "Of the tools, those whose calls wait for the signal `approve` before they run.",
-            examples=(["mail/send"],),
-        ),
-        "approve_timeout": Key(
-            Kind.DURATION, "How long a call waits for approval; then it counts as refused (default: for ever).",
-            examples=("1d",),
-        ),
-    },
-    one_of=("prompt", "messages"),
-    refused=("cache",),
-)  # fmt: skip
 
 MCP_TOOL = StepType(
     "Calls a tool of an MCP server. The result is its structured content, else its text.",
@@ -453,10 +307,3 @@ TOP_KEYS: dict[str, Key] = {
     ),
     "output": Key(Kind.ANY, "The run's result. Left out: the output of the last step.", Rendering.VALUE),
 }
-
-NOT_EXTRA = frozenset({"messages", "response_format", "stream", "stream_options", *LLM.keys})  # of `extra`
-NOT_EXTRA_OF_AGENTS = frozenset({"tools", "functions"})  # they have their `tools`
-MESSAGE_ROLES = ("system", "developer", "user", "assistant")
-
-LATER_STEP_KEYS = ("concurrency",)
-LATER_TOP_KEYS = ("cache",)

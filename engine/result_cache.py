@@ -7,7 +7,8 @@ from typing import Any
 from engine.definition import Step
 from engine.errors import TooLarge
 from engine.expressions import render
-from engine.keys import STEP_TYPES, Rendering
+from engine.key_kinds import Rendering
+from engine.keys import STEP_TYPES
 from engine.ports import Succeeded
 from engine.store.cached_results import cached_result, replace_cached_result
 from engine.store.database import Tx

@@ -30,7 +30,7 @@ def _schedule(spot: Spot, inputs: Mapping[str, Any] | None) -> ScheduleSpec:
     if entries is None:
         wrong_type(spot, 'a cron line such as "0 7 * * *", an object with `cron`, or a list of those')
         return ScheduleSpec("")
-    check_known(spot, SCHEDULE_KEYS, (), "a schedule")
+    check_known(spot, SCHEDULE_KEYS, "a schedule")
     check_required(spot, SCHEDULE_KEYS, "a schedule")
     given = {name: _value(name, spot.entry(name)) for name in entries if name in SCHEDULE_KEYS}
     given = {name: value for name, value in given.items() if value is not None}

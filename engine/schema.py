@@ -6,28 +6,23 @@ It says what stands in one place by itself; what spans places (references, cycle
 from typing import Any
 
 from engine.durations import DURATION_PATTERN
+from engine.key_kinds import Key, Kind, Rendering, StepType
 from engine.keys import (
     CONCURRENCY_KEYS,
     EXPRESSION_WORDS,
     ID_PATTERN,
     MAX_NAME,
     MAX_SCHEDULES,
-    MAX_TOOLS,
-    MESSAGE_ROLES,
     RETRY_KEYS,
     SCHEDULE_KEYS,
     SIGNAL_PATTERN,
     STEP_KEYS,
     STEP_TYPES,
     TAKEN_NAMES,
-    TOOL_PATTERN,
     TOP_KEYS,
     WORKFLOW_NAME_PATTERN,
-    Key,
-    Kind,
-    Rendering,
-    StepType,
 )
+from engine.llm_keys import MAX_TOOLS, MESSAGE_ROLES, TOOL_PATTERN
 
 _STEPS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/step"}}
 _SCHEDULE: dict[str, Any] = {"$ref": "#/$defs/schedule"}

@@ -12,21 +12,17 @@ from typing import Any
 from engine.definition import Concurrency, RetryPolicy
 from engine.durations import parse_duration, parse_instant_us
 from engine.json_schemas import schema_mistake
+from engine.key_kinds import Key, Kind, Rendering
 from engine.keys import (
     CONCURRENCY_KEYS,
     EXPRESSION_WORDS,
     ID_PATTERN,
     MAX_NAME,
-    MAX_TOOLS,
-    MESSAGE_ROLES,
     RETRY_KEYS,
     SIGNAL_PATTERN,
     TAKEN_NAMES,
-    TOOL_PATTERN,
-    Key,
-    Kind,
-    Rendering,
 )
+from engine.llm_keys import MAX_TOOLS, MESSAGE_ROLES, TOOL_PATTERN
 from engine.mistakes import Findings
 from engine.nearest import nearest
 from engine.states import RETRIED_BY_DEFAULT, ErrorClass
@@ -91,12 +87,10 @@ def check_key(key: Key, spot: Spot) -> Any:
     return spot.node.plain() if check is None else check(key, spot)
 
 
-def check_known(spot: Spot, known: Mapping[str, Key], later: Iterable[str], what: str) -> None:
-    """Notes keys that the language does not have, or that this release does not run."""
+def check_known(spot: Spot, known: Mapping[str, Key], what: str) -> None:
+    """Notes keys that the language does not have."""
     for name in spot.node.entries or {}:
-        if name in later:
-            spot.key_mistake(name, f"this release does not run `{name}` yet; take it out")
-        elif name not in known:
+        if name not in known:
             spot.key_mistake(name, f"{what} has no key '{name[:60]}'", spot.nearest(name, known))
 
 
@@ -367,7 +361,7 @@ def _concurrency(key: Key, spot: Spot) -> Concurrency | None:
             return None if limit is None else Concurrency(int(limit))
         wrong_type(spot, 'a whole number, or an object such as {limit: 5, key: "${input.customer}"}')
         return None
-    check_known(spot, CONCURRENCY_KEYS, (), "concurrency")
+    check_known(spot, CONCURRENCY_KEYS, "concurrency")
     check_required(spot, CONCURRENCY_KEYS, "concurrency")
     given = {
         name: check_key(CONCURRENCY_KEYS[name], spot.entry(name))
@@ -383,7 +377,7 @@ def _retry(key: Key, spot: Spot) -> RetryPolicy | None:
     if spot.node.entries is None:
         wrong_type(spot, "an object such as {max_attempts: 3}")
         return None
-    check_known(spot, RETRY_KEYS, (), "retry")
+    check_known(spot, RETRY_KEYS, "retry")
     given = {name: check_key(RETRY_KEYS[name], spot.entry(name)) for name in spot.node.entries if name in RETRY_KEYS}
     given = {name: value for name, value in given.items() if value is not None}
     policy = RetryPolicy(

@@ -9,19 +9,8 @@ from typing import Any
 
 from engine.agent_steps import AGENT, ANY_TOOL, LONGEST_KEY_INSIDE, covered, split_tool
 from engine.drafts import Draft, Scope
-from engine.keys import (
-    HANDLERS,
-    ID_PATTERN,
-    LATER_STEP_KEYS,
-    MAX_CASE,
-    MAX_KEY,
-    MAX_STEPS,
-    STEP_KEYS,
-    STEP_TYPES,
-    Key,
-    Kind,
-    StepType,
-)
+from engine.key_kinds import Key, Kind, StepType
+from engine.keys import HANDLERS, ID_PATTERN, MAX_CASE, MAX_KEY, MAX_STEPS, STEP_KEYS, STEP_TYPES
 from engine.mistakes import Findings
 from engine.shapes import Spot, check_key, check_known, check_name, check_required, readings, wrong_type
 
@@ -100,8 +89,7 @@ class StepReader:
 
     def _check_keys(self, draft: Draft, step_type: StepType) -> None:
         known = STEP_KEYS | step_type.keys
-        later = [name for name in LATER_STEP_KEYS if name not in known]
-        check_known(draft.spot, known, later, f"a step of type {draft.type}")
+        check_known(draft.spot, known, f"a step of type {draft.type}")
         for name in step_type.refused:
             if name in (draft.spot.node.entries or {}):
                 draft.spot.key_mistake(name, f"a step of type {draft.type} takes no `{name}`")

@@ -11,7 +11,7 @@ import orjson
 
 from engine.agent_steps import AGENT, ANY_TOOL, ASK, CALL, split_tool
 from engine.errors import NotFound, UserError
-from engine.keys import MAX_TOOLS, NOT_EXTRA_OF_AGENTS
+from engine.llm_keys import MAX_TOOLS, NOT_EXTRA_OF_AGENTS
 from engine.nearest import nearest
 from engine.ports import (
     AskedForTools,

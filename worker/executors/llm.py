@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from engine.errors import UserError
 from engine.expressions import render, render_text
-from engine.keys import AGENT, LLM, NOT_EXTRA
+from engine.llm_keys import AGENT, LLM, NOT_EXTRA
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
 from engine.values import is_list, is_object, type_name

@@ -226,7 +226,7 @@ def test_one_mistake_in_a_step(step: str, message: str, suggestion: str | None) 
         ("name: w\nsteps: {}", "a list of steps", "steps", None),
         ("name: w\nstep: 1\nsteps: [{id: a, type: set, value: 1}]", "no key 'step'", "step", "steps"),
         ("name: w\nfinally: []\nsteps: [{id: a, type: set, value: 1}]", "at least one step", "finally", None),
-        ("name: w\ncache: 1h\nsteps: [{id: a, type: set, value: 1}]", "does not run `cache`", "cache", None),
+        ("name: w\ncache: 1h\nsteps: [{id: a, type: set, value: 1}]", "no key 'cache'", "cache", None),
         ("name: w\nconcurrency: 0\nsteps: [{id: a, type: set, value: 1}]", "at least 1", "concurrency", None),
         ("name: w\nconcurrency: ${input.n}\nsteps: [{id: a, type: set, value: 1}]", "has to be a whole number", "concurrency", None),
         ("name: w\nconcurrency: {key: '${input.n}'}\nsteps: [{id: a, type: set, value: 1}]", "needs `limit`", "concurrency", None),
