@@ -4,6 +4,7 @@ Order: form of the top level, form of each step, then needs and references over 
 """
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.references import Names, check_outputs, everything, resolve_needs
 from engine.schedule_reader import read_schedules
 from engine.shapes import Spot, check_key, check_known, check_required, readings, wrong_type
 from engine.step_reader import StepReader
+from engine.unreachable import note_unreachable
 from engine.yaml12 import Node
 
 _TOP_LISTS = ("steps", "on_failure", "finally")
@@ -45,7 +47,9 @@ def check(root: Node, findings: Findings, *, name: str | None, source: str) -> D
     _check_signals(reader.drafts)
     _check_extra(reader.drafts)
     output_reads = _resolve(spot, lists, scope, reader.drafts, given.get("inputs"))
-    return None if findings.mistakes else _definition(given, lists, output_reads, source)
+    if findings.mistakes:
+        return None
+    return replace(_definition(given, lists, output_reads, source), warnings=findings.warnings)
 
 
 def _definition(given: dict[str, Any], lists: dict[str, list[Draft]], output_reads: Reads, source: str) -> Definition:
@@ -95,7 +99,7 @@ def _resolve(spot: Spot, lists: dict[str, list[Draft]], scope: Scope, drafts: li
         resolve_needs(lists[key], base)
         base |= everything(lists[key])
     check_outputs(drafts)
-    names = Names(inputs)
+    names = Names(inputs, note_unreachable(drafts))
     for draft in drafts:
         names.resolve(draft)
     check_concurrency(spot, names, scope, inputs)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.errors import Mistake
 from engine.schedule_spec import ScheduleSpec
 from engine.states import ErrorClass
 
@@ -92,6 +93,7 @@ class Definition:
     schedules: tuple[ScheduleSpec, ...] = ()
     concurrency: Concurrency | None = None
     source: str = ""  # the YAML text as it was given
+    warnings: tuple[Mistake, ...] = field(default=(), compare=False)  # of the text itself
 
     def walk(self) -> Iterator[Step]:
         """Every step, nested ones behind the step that holds them."""

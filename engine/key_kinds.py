@@ -20,12 +20,15 @@ class Kind(StrEnum):
     INPUTS = "inputs"
     INTEGER = "integer"
     JSON_SCHEMA = "json_schema"
+    LIST = "list"
     MESSAGES = "messages"
     NAME = "name"
     NEEDS = "needs"
     NUMBER = "number"
+    NUMBERS = "numbers"
     OBJECT = "object"
     ON_ERROR = "on_error"
+    PICTURES = "pictures"
     RETRY = "retry"
     SCHEDULE = "schedule"
     SIGNAL = "signal"
@@ -35,6 +38,7 @@ class Kind(StrEnum):
     TEXT = "text"
     TIME = "time"
     TOOLS = "tools"
+    URL = "url"
 
 
 class Rendering(StrEnum):
@@ -48,7 +52,7 @@ class Rendering(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key. `minimum` and `maximum` are for numbers, `choices` for words."""
+    """One key. `minimum` and `maximum` are for numbers (for text, a minimum of 1 means that it may not be empty), `choices` for words."""
 
     kind: Kind
     description: str

@@ -153,7 +153,7 @@ SWITCH = StepType(
 FOREACH = StepType(
     "Runs a list of steps for each item of a list. The result is a list with one entry per item, in the items' order.",
     {
-        "items": Key(Kind.ANY, "The list, mostly one expression.", Rendering.VALUE, required=True, examples=("${files}",)),
+        "items": Key(Kind.LIST, "The list, mostly one expression.", Rendering.VALUE, required=True, examples=("${files}",)),
         "steps": Key(Kind.STEPS, "The steps to run; `item` and `index` (from 0) are known inside.", required=True),
         "concurrency": Key(
             Kind.INTEGER, "How many items are under way at once (default 10).", minimum=1, maximum=1000
@@ -241,7 +241,7 @@ HTTP = StepType(
     "Makes an HTTP request. The result is `{status, headers, body}`; a JSON body is data, another one text.",
     {
         "url": Key(
-            Kind.TEXT, "Where to; http or https, and no private network unless the configuration allows it.",
+            Kind.URL, "Where to; http or https, and no private network unless the configuration allows it.",
             Rendering.VALUE, required=True, examples=("https://example.com/api/${input.id}",),
         ),
         "method": Key(

@@ -18,12 +18,12 @@ LLM = StepType(
             Kind.MESSAGES, "The whole conversation, as a list or as one expression that gives a list.", Rendering.TEXT
         ),
         "images": Key(
-            Kind.ANY, "Pictures beside the prompt: a data: or http(s): URL, or a list of them.", Rendering.VALUE,
+            Kind.PICTURES, "Pictures beside the prompt: a data: or http(s): URL, or a list of them.", Rendering.VALUE,
             examples=("${input.photo}",),
         ),
         "system": Key(Kind.TEXT, "The system prompt; {% if %} and {% for %} work.", Rendering.TEXT),
         "model": Key(
-            Kind.TEXT, "A configured name, provider/model, or a provider.", Rendering.VALUE, required=True,
+            Kind.TEXT, "A configured name, provider/model, or a provider.", Rendering.VALUE, required=True, minimum=1,
             examples=("local", "anthropic/claude-sonnet-4-5"),
         ),
         "schema": Key(Kind.JSON_SCHEMA, "JSON Schema that the answer has to follow; the result is then data."),
@@ -37,7 +37,7 @@ LLM = StepType(
         "frequency_penalty": _sampling(Kind.NUMBER, "Lowers tokens by how often they came already.", -2, 2),
         "presence_penalty": _sampling(Kind.NUMBER, "Lowers tokens that came already.", -2, 2),
         "repetition_penalty": _sampling(Kind.NUMBER, "Lowers tokens that came already, as a factor.", 0, 10),
-        "logit_bias": _sampling(Kind.OBJECT, "What is added to the likelihood of tokens, by token id."),
+        "logit_bias": _sampling(Kind.NUMBERS, "What is added to the likelihood of tokens, by token id."),
         "extra": Key(
             Kind.OBJECT, "Other fields of the request's body, as the provider names them.", Rendering.VALUE,
             examples=({"service_tier": "flex"},),

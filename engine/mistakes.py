@@ -9,17 +9,20 @@ from engine.yaml12 import Place
 _WIDEST_LINE = 160
 
 
-def describe(mistakes: Sequence[Mistake], text: str, origin: str) -> str:
-    """For a terminal: `file:line:col: message (did you mean …?)`, then the source line and a caret, for each mistake."""
+def describe(mistakes: Sequence[Mistake], text: str, origin: str, *, label: str = "") -> str:
+    """For a terminal: `file:line:col: message (did you mean …?)`, then the source line and a caret, for each mistake.
+
+    `label` stands in front of each message, as `warning: ` does.
+    """
     lines = text.removeprefix("\ufeff").splitlines()
-    return "\n".join(_drawn(mistake, lines, origin) for mistake in mistakes)
+    return "\n".join(_drawn(mistake, lines, origin, label) for mistake in mistakes)
 
 
-def _drawn(mistake: Mistake, lines: Sequence[str], origin: str) -> str:
+def _drawn(mistake: Mistake, lines: Sequence[str], origin: str, label: str) -> str:
     where = "".join(f":{number}" for number in (mistake.line, mistake.column) if number is not None)
     place = f"{mistake.path}: " if mistake.path and mistake.line is None else ""
     hint = f" (did you mean {mistake.suggestion}?)" if mistake.suggestion else ""
-    head = f"{origin}{where}: {place}{mistake.message}{hint}"
+    head = f"{origin}{where}: {label}{place}{mistake.message}{hint}"
     if mistake.line is None or mistake.column is None or not 0 < mistake.line <= len(lines):
         return head
     source = lines[mistake.line - 1]
@@ -37,11 +40,17 @@ class Findings:
     def __init__(self, source: str) -> None:
         self._source = source.removeprefix("\ufeff")
         self._found: dict[Mistake, None] = {}
+        self._warnings: dict[Mistake, None] = {}
+
+    @property
+    def warnings(self) -> tuple[Mistake, ...]:
+        """What keeps nothing from running and is hardly meant, in the order of the text."""
+        return _in_order(self._warnings)
 
     @property
     def mistakes(self) -> tuple[Mistake, ...]:
         """What was found so far, in the order of the text."""
-        return tuple(sorted(self._found, key=lambda mistake: (mistake.line or 0, mistake.column or 0)))
+        return _in_order(self._found)
 
     @property
     def full(self) -> bool:
@@ -59,6 +68,12 @@ class Findings:
         line, column = (place.line, place.column) if place else (None, None)
         self.take([Mistake(message, path or None, line, column, suggestion)])
 
+    def warn(self, message: str, path: str, place: Place | None, suggestion: str | None = None) -> None:
+        """Adds a warning, as `add` does a mistake."""
+        line, column = (place.line, place.column) if place else (None, None)
+        if len(self._warnings) < self.MOST:
+            self._warnings[Mistake(message, path or None, line, column, suggestion)] = None
+
     def add_problem(self, problem: Problem, path: str, place: Place | None) -> None:
         """Adds a mistake in an expression, at the expression's own place inside its text where that can be found."""
         self.add(f"{problem.message}: {shortened(problem.expression)}", path, self.within(problem.expression, place),
@@ -74,6 +89,10 @@ class Findings:
         lines = self._source.count("\n", place.start, index)
         column = index - self._source.rfind("\n", 0, index) if lines else place.column + index - place.start
         return Place(place.line + lines, column, index, index + len(expression))
+
+
+def _in_order(found: Iterable[Mistake]) -> tuple[Mistake, ...]:
+    return tuple(sorted(found, key=lambda mistake: (mistake.line or 0, mistake.column or 0)))
 
 
 def shortened(text: str) -> str:

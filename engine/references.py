@@ -108,8 +108,10 @@ def check_outputs(drafts: Sequence[Draft]) -> None:
 class Names:
     """Resolves what expressions read, from the scope that they stand in outwards."""
 
-    def __init__(self, inputs: Mapping[str, Any] | None) -> None:
+    def __init__(self, inputs: Mapping[str, Any] | None, never: int) -> None:
+        """`never` are the steps that no run reaches."""
         self._inputs = inputs
+        self._never = never
 
     def resolve(self, draft: Draft) -> None:
         """Checks everything that a step reads and sets what it found."""
@@ -135,9 +137,16 @@ class Names:
         for around in scope.outwards():
             makers = _makers(around, kind, name)
             if makers:
+                self._note_null(reading, makers, reader)
                 return _choose(reading, around, makers, before, reader)
         self._unknown(reading, scope)
         return Found()
+
+    def _note_null(self, reading: Reading, makers: list[Draft], reader: Draft | None) -> None:
+        if all(maker.bit & self._never for maker in makers) and (reader is None or not reader.bit & self._never):
+            spot = reading.spot
+            place = spot.findings.within(reading.read.expression, spot.node.place)
+            spot.findings.warn(f"the step '{makers[0].id}' never runs: this is always null", spot.path, place)
 
     def _check_input(self, reading: Reading) -> None:
         name = reading.read.name

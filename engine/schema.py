@@ -28,6 +28,7 @@ _STEPS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"$ref": "#/$
 _SCHEDULE: dict[str, Any] = {"$ref": "#/$defs/schedule"}
 _STATUS: dict[str, Any] = {"type": "integer", "minimum": 100, "maximum": 599}
 _EXPRESSION: dict[str, Any] = {"type": "string", "pattern": r"\$\{"}
+_PICTURE: dict[str, Any] = {"type": "string", "pattern": r"^(data:|https?://)|\$\{"}
 _JSON_SCHEMA: dict[str, Any] = {"$ref": "https://json-schema.org/draft/2020-12/schema"}
 _FIXED: dict[Kind, dict[str, Any]] = {
     Kind.ANY: {},
@@ -44,9 +45,12 @@ _FIXED: dict[Kind, dict[str, Any]] = {
     },
     Kind.INPUTS: {"type": "object", "additionalProperties": {"type": "object", "allOf": [_JSON_SCHEMA]}},
     Kind.JSON_SCHEMA: {"type": "object", "allOf": [_JSON_SCHEMA]},
+    Kind.LIST: {"type": "array"},
     Kind.NAME: {"type": "string", "minLength": 1, "maxLength": 2 * MAX_NAME},
     Kind.NEEDS: {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+    Kind.NUMBERS: {"type": "object", "additionalProperties": {"anyOf": [{"type": "number"}, _EXPRESSION]}},
     Kind.OBJECT: {"type": "object"},
+    Kind.PICTURES: {"anyOf": [_PICTURE, {"type": "array", "items": _PICTURE}]},
     Kind.CASES: {"type": "object", "minProperties": 1, "additionalProperties": _STEPS},
     Kind.SIGNAL: {"type": "string", "pattern": SIGNAL_PATTERN},
     Kind.STATUSES: {"anyOf": [_STATUS, {"type": "array", "minItems": 1, "items": _STATUS}]},
@@ -57,8 +61,8 @@ _FIXED: dict[Kind, dict[str, Any]] = {
             {"type": "array", "minItems": 1, "maxItems": 16, "items": {"type": "string"}},
         ]
     },
-    Kind.TEXT: {"type": "string"},
     Kind.TIME: {"type": "string"},
+    Kind.URL: {"type": "string", "pattern": r"^https?://[^/\s?#]|\$\{"},
     Kind.TOOLS: {
         "type": "array",
         "minItems": 1,
@@ -153,6 +157,8 @@ def _shape(key: Key) -> dict[str, Any]:
         case Kind.NUMBER | Kind.INTEGER:
             bounds = {"minimum": key.minimum, "maximum": key.maximum}
             return {"type": key.kind.value, **{word: value for word, value in bounds.items() if value is not None}}
+        case Kind.TEXT:
+            return {"type": "string", **({"minLength": 1} if key.minimum else {})}
         case Kind.CHOICE:
             return {"enum": list(key.choices)}
         case Kind.ON_ERROR:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.constants import constant
 from engine.definition import Concurrency, RetryPolicy
-from engine.durations import parse_duration, parse_instant_us
+from engine.durations import parse_duration
 from engine.json_schemas import schema_mistake
 from engine.key_kinds import Key, Kind, Rendering
 from engine.keys import (
@@ -23,8 +24,9 @@ from engine.keys import (
     TAKEN_NAMES,
 )
 from engine.llm_keys import MAX_TOOLS, MESSAGE_ROLES, TOOL_PATTERN
-from engine.mistakes import Findings
+from engine.mistakes import Findings, shortened
 from engine.nearest import nearest
+from engine.plain_values import WANTED, not_of_type, value_mistake
 from engine.states import RETRIED_BY_DEFAULT, ErrorClass
 from engine.syntax import Read
 from engine.templates import parse_bare, parse_template, unwrap
@@ -32,6 +34,7 @@ from engine.values import type_name
 from engine.yaml12 import Node, join_path
 
 _STATUS = Key(Kind.INTEGER, "An HTTP status.", minimum=100, maximum=599)
+_DOUBLE_BRACES = re.compile(r"(?<!\$)\{\{\s*((?:inputs?|steps|outputs|run|item|index)\b[^{}]{0,200})\}\}")
 _CONDITION_CONSTANTS = {True: "true", False: "false"}
 
 
@@ -47,6 +50,10 @@ class Spot:
         """Notes a mistake at this node."""
         self.findings.add(message, self.path, self.node.place, suggestion)
 
+    def warning(self, message: str, suggestion: str | None = None) -> None:
+        """Notes a warning at this node."""
+        self.findings.warn(message, self.path, self.node.place, suggestion)
+
     def nearest(self, word: str, known: Iterable[str]) -> str | None:
         """The known name that is most like the word, as long as anybody will see it."""
         return None if self.findings.full else nearest(word, known)
@@ -61,7 +68,11 @@ class Spot:
 
     def key_mistake(self, key: str, message: str, suggestion: str | None = None) -> None:
         """Notes a mistake at a key itself."""
-        self.findings.add(message, join_path(self.path, key), self.node.keys.get(key), suggestion)
+        self.findings.add(message, join_path(self.path, key), self.node.keys.get(key, self.node.place), suggestion)
+
+    def key_warning(self, key: str, message: str) -> None:
+        """Notes a warning at a key itself."""
+        self.findings.warn(message, join_path(self.path, key), self.node.keys.get(key, self.node.place))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +86,28 @@ class Reading:
 def wrong_type(spot: Spot, wanted: str) -> None:
     """Notes that the node is of another type than wanted."""
     value = spot.node.value
-    written = "nothing" if value is None else f"a {type_name(value)}" if type_name(value) != "object" else "an object"
-    spot.mistake(f"has to be {wanted}, not {written if written != 'a text' else 'text'}")
+    spot.mistake(not_of_type(wanted, value))
 
 
 def check_key(key: Key, spot: Spot) -> Any:
     """The plain value of a key, or None after noting what is wrong with it."""
     if key.rendering is Rendering.VALUE and isinstance(spot.node.value, str) and "${" in spot.node.value:
-        return spot.node.value  # its type is known only once it is rendered
+        _check_open(key, spot)
+        return spot.node.value  # what it gives is mostly known only once it is rendered
     check = _CHECKS.get(key.kind)
     return spot.node.plain() if check is None else check(key, spot)
+
+
+def _check_open(key: Key, spot: Spot) -> None:
+    """Notes a text with expressions that can never give what the key takes."""
+    parsed = parse_template(spot.node.value)
+    known = constant(parsed.whole)
+    if parsed.whole is None and not parsed.problems and key.kind in WANTED:
+        spot.mistake(f"has to be {WANTED[key.kind]}, and a text with an expression in it is text")
+    elif known is not None:
+        message = known.reason or value_mistake(key, known.value)
+        if message is not None:
+            spot.mistake(f"{shortened(spot.node.value)}: {message}")
 
 
 def check_known(spot: Spot, known: Mapping[str, Key], what: str) -> None:
@@ -129,10 +152,20 @@ def _collect(spot: Spot, blocks: bool, found: list[Reading]) -> None:
         for problem in parsed.problems:
             spot.findings.add_problem(problem, spot.path, spot.node.place)
         found.extend(Reading(read, spot) for read in parsed.reads)
+        _warn_of_double_braces(spot)
     for name in spot.node.entries or {}:
         _collect(spot.entry(name), blocks, found)
     for index in range(len(spot.node.items or [])):
         _collect(spot.item(index), blocks, found)
+
+
+def _warn_of_double_braces(spot: Spot) -> None:
+    """Text in {{ }} is plain text; one that begins as expressions do was hardly meant as such."""
+    foreign = _DOUBLE_BRACES.search(spot.node.value)
+    if foreign is not None:
+        place = spot.findings.within(foreign[0], spot.node.place)
+        message = f"{shortened(foreign[0])} is plain text here; an expression is written ${{…}}"
+        spot.findings.warn(message, spot.path, place, f"${{{re.sub('^inputs', 'input', foreign[1].strip())}}}")
 
 
 def check_name(spot: Spot, what: str, *, taken: Iterable[str] = TAKEN_NAMES) -> str | None:
@@ -162,6 +195,16 @@ def _text(key: Key, spot: Spot) -> str | None:
     return None
 
 
+def _plain(key: Key, spot: Spot) -> Any:
+    """Data that is checked in the same way once an expression has given it."""
+    value = spot.node.plain()
+    message = value_mistake(key, value, written=key.rendering is Rendering.VALUE)
+    if message is not None:
+        spot.mistake(message)
+        return None
+    return int(value) if key.kind is Kind.INTEGER else value
+
+
 def _name(key: Key, spot: Spot) -> str | None:
     value = _text(key, spot)
     if value is not None and (not value.strip() or len(value) > 2 * MAX_NAME or "${" in value):
@@ -172,26 +215,6 @@ def _name(key: Key, spot: Spot) -> str | None:
 
 def _id(key: Key, spot: Spot) -> str | None:
     return check_name(spot, "an output name", taken=TAKEN_NAMES | EXPRESSION_WORDS)
-
-
-def _boolean(key: Key, spot: Spot) -> bool | None:
-    if isinstance(spot.node.value, bool):
-        return spot.node.value
-    wrong_type(spot, "true or false")
-    return None
-
-
-def _number(key: Key, spot: Spot) -> float | None:
-    value = spot.node.value
-    whole = key.kind is Kind.INTEGER
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        wrong_type(spot, "a whole number" if whole else "a number")
-        return None
-    if (key.minimum is not None and value < key.minimum) or (key.maximum is not None and value > key.maximum):
-        most = "" if key.maximum is None else f" and at most {key.maximum}"
-        spot.mistake(f"has to be at least {key.minimum}{most}")
-        return None
-    return value
 
 
 def _duration(key: Key, spot: Spot) -> float | None:
@@ -240,31 +263,12 @@ def _signal(key: Key, spot: Spot) -> str | None:
     return value
 
 
-def _time(key: Key, spot: Spot) -> str | None:
-    value = _text(key, spot)
-    if value is None:
-        return None
-    try:
-        parse_instant_us(value)
-    except ValueError as error:
-        spot.mistake(str(error))
-        return None
-    return value
-
-
 def _statuses(key: Key, spot: Spot) -> list[int] | None:
     items = [spot] if spot.node.items is None else [spot.item(index) for index in range(len(spot.node.items))]
     if not items:
         wrong_type(spot, "an HTTP status, or a list of them")
         return None
-    return [status for item in items if (status := _number(_STATUS, item)) is not None and isinstance(status, int)]
-
-
-def _object(key: Key, spot: Spot) -> dict[str, Any] | None:
-    if spot.node.entries is not None:
-        return spot.node.plain()
-    wrong_type(spot, "an object")
-    return None
+    return [status for item in items if (status := _plain(_STATUS, item)) is not None]
 
 
 def _condition(key: Key, spot: Spot) -> str | None:
@@ -274,16 +278,11 @@ def _condition(key: Key, spot: Spot) -> str | None:
     if not isinstance(value, str) or not value.strip():
         wrong_type(spot, "an expression that gives a boolean")
         return None
+    known = constant(parse_bare(value).whole)
+    if known is not None and not isinstance(known.value, bool):
+        wrong = known.reason or f"a condition must give a boolean, not {type_name(known.value)}"
+        spot.mistake(f"{shortened(value)}: {wrong}")
     return unwrap(value)
-
-
-def _stop(key: Key, spot: Spot) -> Any:
-    items = spot.node.items
-    if items is None:
-        return _text(key, spot)
-    if not 1 <= len(items) <= 16:
-        spot.mistake("has to hold 1 to 16 texts")
-    return [_text(key, spot.item(index)) for index in range(len(items))]
 
 
 def _messages(key: Key, spot: Spot) -> Any:
@@ -357,8 +356,8 @@ def _tools(key: Key, spot: Spot) -> list[str] | None:
 def _concurrency(key: Key, spot: Spot) -> Concurrency | None:
     if spot.node.entries is None:
         if isinstance(spot.node.value, int):
-            limit = _number(CONCURRENCY_KEYS["limit"], spot)
-            return None if limit is None else Concurrency(int(limit))
+            limit = _plain(CONCURRENCY_KEYS["limit"], spot)
+            return None if limit is None else Concurrency(limit)
         wrong_type(spot, 'a whole number, or an object such as {limit: 5, key: "${input.customer}"}')
         return None
     check_known(spot, CONCURRENCY_KEYS, "concurrency")
@@ -394,25 +393,29 @@ def _retry(key: Key, spot: Spot) -> RetryPolicy | None:
 
 
 _CHECKS: dict[Kind, Callable[[Key, Spot], Any]] = {
-    Kind.BOOLEAN: _boolean,
+    Kind.BOOLEAN: _plain,
     Kind.CHOICE: _choice,
     Kind.CHOICES: _choices,
     Kind.CONCURRENCY: _concurrency,
     Kind.CONDITION: _condition,
     Kind.DURATION: _duration,
     Kind.ID: _id,
-    Kind.INTEGER: _number,
+    Kind.INTEGER: _plain,
     Kind.JSON_SCHEMA: _json_schema,
+    Kind.LIST: _plain,
     Kind.MESSAGES: _messages,
     Kind.NAME: _name,
-    Kind.NUMBER: _number,
-    Kind.OBJECT: _object,
+    Kind.NUMBER: _plain,
+    Kind.NUMBERS: _plain,
+    Kind.OBJECT: _plain,
     Kind.ON_ERROR: _on_error,
+    Kind.PICTURES: _plain,
     Kind.RETRY: _retry,
     Kind.SIGNAL: _signal,
     Kind.STATUSES: _statuses,
-    Kind.STOP: _stop,
-    Kind.TEXT: _text,
-    Kind.TIME: _time,
+    Kind.STOP: _plain,
+    Kind.TEXT: _plain,
+    Kind.TIME: _plain,
     Kind.TOOLS: _tools,
+    Kind.URL: _plain,
 }

@@ -71,10 +71,20 @@ class Expression:
     problems: tuple[Problem, ...]
     reads: tuple[Read, ...]
 
+    @property
+    def closed(self) -> bool:
+        """Whether it uses no name at all, not even `run`: it gives the same wherever it stands."""
+        if self.node is None:
+            return False
+        own = (self.node,) if isinstance(self.node, nodes.Name) else ()  # which find_all leaves out
+        return all(name.name in ("null", "range") for name in (*own, *self.node.find_all(nodes.Name)))
+
 
 def parse_expression(source: str, text: str, bound: frozenset[str] = frozenset()) -> Expression:
     """Reads the inside of a ${…}, which `text` shows as written. `bound` are the names that loops around it give. Never raises."""
     found = parse_with(source, text, Parser.parse_expression)
+    if isinstance(found, Problem) and source[:1] == "{" and source[-1:] == "}":
+        found = _two_braces(source[1:-1].strip(), found)
     return Expression(text, None, (found,), ()) if isinstance(found, Problem) else inspect(found, text, bound)
 
 
@@ -100,6 +110,13 @@ def parse_with(source: str, text: str, rule: Any) -> Any:
         return Problem(text, "the expression is nested too deeply")
     except ValueError:  # a number with more digits than Python reads
         return Problem(text, "not an expression: a number is too long")
+
+
+def _two_braces(inside: str, found: Problem) -> Problem:
+    """The mistake of whoever writes expressions as other engines have them."""
+    if isinstance(parse_with(inside, inside, Parser.parse_expression), Problem):
+        return found
+    return Problem(found.expression, "an expression has one pair of braces", f"${{{inside}}}")
 
 
 def _plain(message: str) -> str:

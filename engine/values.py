@@ -28,10 +28,15 @@ class Bounds:
     A unit of work is about a microsecond: one node of an expression, or some hundred characters that a filter handles.
     """
 
-    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, limit: int = DEFAULT_LIMIT, *, work: int = MAX_WORK) -> None:
         self.limit = limit
-        self._work = MAX_WORK
+        self._work = work
         self._iterations = MAX_ITERATIONS
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the work of this rendering was used up."""
+        return self._work < 0
 
     def spend(self, units: int = 1) -> None:
         """Raises: Trouble when the work of this rendering is used up."""

@@ -148,6 +148,7 @@ class _Open:
     key: str | None = None
     key_place: Place | None = None
     skip: bool = False  # a duplicate or wrong key: its value is read and dropped
+    merge: bool = False  # the key is a merge key: its value is put in, so that nothing seems to be missing
 
 
 class _Builder:
@@ -232,7 +233,10 @@ class _Builder:
         top = self._stack[-1]
         key = event.value
         top.skip, top.key, top.key_place = False, key, place
-        if event.implicit[0] and not _is_text(key):
+        top.merge = event.implicit[0] and key == "<<"
+        if top.merge:
+            self._note("YAML 1.2 has no merge key `<<`: write the keys out here", place)
+        elif event.implicit[0] and not _is_text(key):
             self._note(f"a key has to be text: put quotes around {key[:60] or 'it'}", place)
         elif key in top.node.keys:
             first = top.node.keys[key].line
@@ -275,7 +279,11 @@ class _Builder:
         if items is not None:
             items.append(node)
             return
-        if entries is not None and not top.skip and top.key is not None and top.key_place is not None:
+        if top.merge and entries is not None:
+            for each in node.items or [node]:
+                for key, value in (each.entries or {}).items():
+                    entries.setdefault(key, value)
+        elif entries is not None and not top.skip and top.key is not None and top.key_place is not None:
             entries[top.key] = node
             top.node.keys[top.key] = top.key_place
         top.key = None
