@@ -85,6 +85,10 @@ class Client:
         """The decoded body of a PUT of YAML text."""
         return self._send("PUT", path, content=text.encode(), headers={"content-type": "application/yaml"})
 
+    def post_yaml(self, path: str, text: str) -> Any:
+        """The decoded body of a POST of YAML text."""
+        return self._send("POST", path, content=text.encode(), headers={"content-type": "application/yaml"})
+
     def text(self, path: str, params: Mapping[str, Any] | None = None) -> str:
         """The body of a GET as text."""
         return self._answer("GET", path, params=params).text
@@ -131,11 +135,12 @@ def _refusal(answer: httpx2.Response, what: str) -> AIGatewayError:
     if not isinstance(error, dict):
         return FatalError("http_error", f"the server answered {answer.status_code} to {what}")
     told = cast("dict[str, Any]", error)
-    details = [_mistake(entry) for entry in cast("list[Any]", told.get("details") or [])]
+    details = [mistake_of(entry) for entry in cast("list[Any]", told.get("details") or [])]
     return FatalError(str(told.get("code")), str(told.get("message")), param=told.get("param"), details=details)
 
 
-def _mistake(entry: Any) -> Mistake:
+def mistake_of(entry: Any) -> Mistake:
+    """A mistake as the server tells it."""
     told: dict[str, Any] = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {"message": str(entry)}
     return Mistake(
         str(told.get("message")), told.get("path"), told.get("line"), told.get("column"), told.get("suggestion")

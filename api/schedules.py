@@ -106,7 +106,7 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
             return create_schedule(tx, services.catalogue, names, spec, key_id=key_id, now=now_us())
 
         row, created = await services.database.write(work)
-        warnings = [mistake.message async for mistake in unknown_names(services, definition)]
+        warnings = [mistake.message for mistake in await unknown_names(services, definition)]
         view = schedule_view(row, upcoming_from=now_us()) | {"warnings": warnings}
         where = {"location": f"/v1/schedules/{row['id']}"}
         return JSONResponse(view, status_code=201 if created else 200, headers=where)

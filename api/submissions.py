@@ -1,7 +1,7 @@
 """What a client sends to start a run, checked, and turned into the engine's submission. Shared by the three routes that start runs."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -9,26 +9,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from api.definition_names import missing_names, unknown_model
 from api.dry_run import dry_run
 from api.params import FORM
 from api.plain_text import PlainText, check_plain
 from api.services import Services
 from engine.addresses import check_address
-from engine.agent_steps import ANY_TOOL, split_tool
-from engine.calls import calling_steps, circles, unknown_workflows
+from engine.calls import StoredLibrary, call_mistakes, calling_steps
 from engine.clock import microseconds, now_us
-from engine.definition import Definition, Step
-from engine.errors import Mistake, NotFound, RetryableError, UserError
+from engine.definition import Definition
+from engine.errors import Mistake, NotFound, UserError
 from engine.loader import load_data
+from engine.located import located
 from engine.money import to_picousd
 from engine.states import Priority
 from engine.store.database import Row, Tx
 from engine.store.definitions import newest_version
 from engine.submission import Submission, Submitted, submit, submitted_before
-from engine.tool_params import wrong_params
 from engine.transition import Ring
 from engine.workflows import find, read_folder, take_up
-from mcp_bridge.catalogue import Tool, unknown_tool
 
 MAX_TAGS = 20
 MAX_TAG_KEY = 100
@@ -38,7 +37,6 @@ _CODES = {
     ".server": "mcp_server_not_found",
     ".tool": "tool_not_found",
     ".workflow": "workflow_not_found",
-    "concurrency": "invalid_workflow",
 }
 
 
@@ -193,101 +191,43 @@ async def take_up_new_files(services: Services, name: str) -> bool:
 
 async def check_names(services: Services, definition: Definition) -> None:
     """Refuse models and MCP servers that the configuration lacks. Raises: UserError with every mistake."""
-    mistakes = [mistake async for mistake in unknown_names(services, definition)]
+    mistakes = await unknown_names(services, definition)
     if mistakes:
         first = mistakes[0]
-        code = next((code for end, code in _CODES.items() if (first.path or "").endswith(end)), "invalid_params")
+        code = next((code for end, code in _CODES.items() if (first.path or "").endswith(end)), "invalid_workflow")
+        code = "invalid_params" if ".params." in (first.path or "") else code
         raise UserError(code, first.message, param=first.path, details=mistakes)
 
 
 async def check_models(services: Services, models: Mapping[str, str]) -> None:
     """Refuse models, by step, that nothing serves. Raises: UserError."""
     for step, model in models.items():
-        message = await _unknown_model(services, model)
+        message = await unknown_model(services.router, model)
         if message:
             raise UserError("model_not_found", message, param=f"models.{step}")
 
 
-async def unknown_names(
-    services: Services, definition: Definition, *, being_stored: bool = False
-) -> AsyncGenerator[Mistake, None]:
-    """One mistake for each model, server or workflow that is not there, and each parameter that its tool does not take.
+async def unknown_names(services: Services, definition: Definition, *, being_stored: bool = False) -> list[Mistake]:
+    """One mistake, with its place, for each name that leads nowhere and each value that what is named does not take.
 
     Names made by expressions are not known yet, nor the tools of servers that nobody has needed so far.
     """
-    for mistake in await _workflow_mistakes(services, definition, being_stored=being_stored):
-        yield mistake
-    servers = {state.name for state in await services.bridge.servers()}
-    tools = services.bridge.known_tools()
-    for step in definition.walk():
-        model = step.fields["model"] if step.type in ("llm", "agent") else None
-        if isinstance(model, str) and "${" not in model:
-            message = await _unknown_model(services, model)
-            if message:
-                yield Mistake(message, f"steps.{step.id}.model", step.line or None)
-        if step.type == "mcp_tool":
-            for message in _unknown_server(step.fields.get("server"), servers):
-                yield Mistake(message, f"steps.{step.id}.server", step.line or None)
-            for where, message in _wrong_call(step, tools):
-                yield Mistake(message, f"steps.{step.id}.{where}", step.line or None)
-        for where, message in _wrong_tools(step, servers, tools) if step.type == "agent" else ():
-            yield Mistake(message, f"steps.{step.id}.{where}", step.line or None)
+    calls = await _call_mistakes(services, definition, being_stored=being_stored)
+    return located(definition, [*calls, *await missing_names(services.router, services.bridge, definition)])
 
 
-async def _workflow_mistakes(services: Services, definition: Definition, *, being_stored: bool) -> list[Mistake]:
-    """Of the workflows that it calls: those that are not stored, and circles that would wait for themselves."""
+async def _call_mistakes(services: Services, definition: Definition, *, being_stored: bool) -> list[Mistake]:
+    """Of the workflows that it calls; a file in the workflows folder that nobody has taken up yet is."""
+    instead = {definition.name: definition} if being_stored else {}
 
     def look(tx: Tx) -> list[Mistake]:
-        unknown = list(unknown_workflows(tx, definition, being_stored=being_stored))
-        return unknown or list(circles(tx, services.catalogue, definition))
+        return call_mistakes(StoredLibrary(tx, services.catalogue, instead), definition)
 
     steps = calling_steps(definition)
     if not steps:
         return []
     mistakes = await services.database.read(look)
     missing = {mistake.path for mistake in mistakes}
-    names = [step.fields["workflow"] for step in steps if f"steps.{step.id}.workflow" in missing]
+    names = [step.fields["workflow"] for step in steps if f"steps.{step.path}.workflow" in missing]
     taken_up = [] if being_stored else [await take_up_new_files(services, name) for name in names]
     return await services.database.read(look) if any(taken_up) else mistakes
-
-
-async def _unknown_model(services: Services, model: str) -> str | None:
-    try:
-        await services.router.resolve(model)
-    except NotFound as error:
-        return error.message
-    except RetryableError:
-        return None  # the provider is away now; the step will wait for it
-    return None
-
-
-def _unknown_server(server: object, known: set[str]) -> Iterator[str]:
-    if isinstance(server, str) and "${" not in server and server not in known:
-        listed = ", ".join(sorted(known)) or "none"
-        yield f"there is no MCP server {server!r} in the configuration (there is: {listed})"
-    elif server is None and not known:
-        yield "the tool names no server and no MCP server is configured"
-
-
-def _wrong_tools(step: Step, servers: set[str], known: Mapping[str, Mapping[str, Tool]]) -> Iterator[tuple[str, str]]:
-    """Entries of an agent's `tools` and `approve` whose server is not there, or has told its tools and has none of that name."""
-    for key in ("tools", "approve"):
-        for index, entry in enumerate(step.fields.get(key, ())):
-            server, name = split_tool(entry)
-            for message in _unknown_server(server, servers):
-                yield f"{key}[{index}].server", message
-            if name != ANY_TOOL and server in known and name not in known[server]:
-                yield f"{key}[{index}].tool", unknown_tool(name, known[server], server=server).message
-
-
-def _wrong_call(step: Step, known: Mapping[str, Mapping[str, Tool]]) -> Iterator[tuple[str, str]]:
-    """What is wrong with a tool step, as far as its server has told its tools."""
-    server, name = step.fields.get("server"), step.fields["tool"]
-    if not isinstance(server, str) or "${" in server or "${" in name or server not in known:
-        return
-    tool = known[server].get(name)
-    if tool is None:
-        yield "tool", unknown_tool(name, known[server], server=server).message
-        return
-    for param, message in wrong_params(step.fields.get("params", {}), tool.input_schema):
-        yield f"params.{param}", f"{server}/{name}, {param}: {message}"

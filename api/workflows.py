@@ -1,6 +1,7 @@
 """Definitions over HTTP: store, read, validate. Every change is a new version."""
 
 import asyncio
+from dataclasses import asdict
 from operator import itemgetter
 from typing import Any
 
@@ -9,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from api.asgi import MAX_BODY_BYTES, too_large
 from api.auth import check_author
+from api.definition_names import asks_tools, unasked_tools
 from api.mcp import look_for_a_moment
 from api.params import check_cursor, check_limit, part
 from api.services import Services
@@ -17,6 +19,7 @@ from engine.clock import now_us
 from engine.definition import Definition
 from engine.errors import NotFound, UserError
 from engine.loader import load
+from engine.located import located
 from engine.schema import language_schema
 from engine.store.database import Row, Tx
 from engine.store.definitions import list_versions, page_of_workflows
@@ -115,7 +118,13 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
     @router.post("/v1/workflows/validate", summary="Check a definition without storing it", openapi_extra=_BODY)
     async def validate(request: Request) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         definition = await _checked(request, None)
-        return {"valid": True, "name": definition.name, "warnings": await _warnings(services, definition)}
+        warnings = await _warnings(services, definition)
+        unasked = located(definition, await unasked_tools(services.bridge, definition))
+        return {
+            "valid": True,
+            "name": definition.name,
+            "warnings": [*warnings, *(asdict(mistake) for mistake in unasked)],
+        }
 
 
 async def _checked(request: Request, name: str | None) -> Definition:
@@ -138,9 +147,8 @@ async def _text(request: Request) -> str:
 
 
 async def _warnings(services: Services, definition: Definition) -> list[dict[str, Any]]:
-    if any(step.type == "mcp_tool" for step in definition.walk()):
+    """What the text itself is warned of, and names that lead nowhere; a server that nobody has needed yet is asked for its tools."""
+    if asks_tools(definition):
         await look_for_a_moment(services)
-    return [
-        {"message": mistake.message, "path": mistake.path, "line": mistake.line}
-        async for mistake in unknown_names(services, definition, being_stored=True)
-    ]
+    found = [*definition.warnings, *await unknown_names(services, definition, being_stored=True)]
+    return [asdict(mistake) for mistake in found]

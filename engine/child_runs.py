@@ -4,7 +4,7 @@ A child's end and its parent's step are two transactions, because they lock two 
 first. Between them the child `answers_to` the step. A child whose step has ended meanwhile is cancelled.
 """
 
-from engine.calls import circles
+from engine.calls import StoredLibrary, circles
 from engine.catalogue import Catalogue
 from engine.definition import Definition
 from engine.errors import UserError
@@ -54,7 +54,7 @@ def call(transition: Transition, catalogue: Catalogue, row: Row, asked: Calling,
 
 def _refuse_circles(tx: Tx, catalogue: Catalogue, definition: Definition) -> None:
     """Definitions may have changed since the run above was submitted. Raises: UserError."""
-    for mistake in circles(tx, catalogue, definition):
+    for mistake in circles(StoredLibrary(tx, catalogue), definition):
         raise UserError("waits_for_itself", mistake.message)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from engine.errors import Mistake
 from engine.schedule_spec import ScheduleSpec
 from engine.states import ErrorClass
+from engine.yaml12 import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,12 @@ class Step:
     branches: Mapping[str, tuple["Step", ...]] = field(default_factory=dict[str, tuple["Step", ...]])
     reads: Reads = NOTHING  # of its own expressions
     inner_reads: Reads = NOTHING  # of `collect` and of a while's condition, which stand inside it
-    line: int = 0
+    place: Place | None = None  # in the text, where the definition came as one
+
+    @property
+    def line(self) -> int:
+        """Where it begins in the text, from 1; 0 where the definition came as data."""
+        return self.place.line if self.place else 0
 
     @property
     def references(self) -> frozenset[str]:

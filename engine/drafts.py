@@ -94,7 +94,6 @@ class Draft:
 
     def step(self) -> Step:
         """The finished step."""
-        place = self.spot.node.place
         return Step(
             id=self.id,
             path=self.path,
@@ -111,5 +110,5 @@ class Draft:
             branches={name: tuple(draft.step() for draft in drafts) for name, drafts in self.branches.items()},
             reads=self.found.reads(),
             inner_reads=self.inner_found.reads(),
-            line=place.line if place else 0,
+            place=self.spot.node.place,
         )

@@ -20,7 +20,8 @@ def describe(mistakes: Sequence[Mistake], text: str, origin: str, *, label: str 
 
 def _drawn(mistake: Mistake, lines: Sequence[str], origin: str, label: str) -> str:
     where = "".join(f":{number}" for number in (mistake.line, mistake.column) if number is not None)
-    place = f"{mistake.path}: " if mistake.path and mistake.line is None else ""
+    by_step = (mistake.path or "").startswith("steps.")  # found once it was loaded: the step's whole path tells more
+    place = f"{mistake.path}: " if mistake.path and (mistake.line is None or by_step) else ""
     hint = f" (did you mean {mistake.suggestion}?)" if mistake.suggestion else ""
     head = f"{origin}{where}: {label}{place}{mistake.message}{hint}"
     if mistake.line is None or mistake.column is None or not 0 < mistake.line <= len(lines):

@@ -1,4 +1,4 @@
-"""Checks what a step gives to a tool against the tool's own schema, as far as that can be said before expressions are evaluated."""
+"""Checks what a step gives to a tool, or to another workflow, against what that takes, as far as that can be said before expressions are evaluated."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -15,27 +15,32 @@ def wrong_params(params: Mapping[str, Any], schema: Mapping[str, Any]) -> list[t
     """
     if schema_mistake(schema) is not None:
         return []
-    declared: Any = schema.get("properties")
+    declared, required = schema.get("properties"), schema.get("required")
     known: Mapping[str, Any] = cast(Mapping[str, Any], declared) if isinstance(declared, Mapping) else {}
-    return [*_missing(params, schema), *_unknown(params, schema, known), *_mistyped(params, schema, known)]
+    needed = cast(list[Any], required) if isinstance(required, list) else []
+    closed = schema.get("additionalProperties") is False and "patternProperties" not in schema
+    return [
+        *((name, "the tool needs it") for name in needed if isinstance(name, str) and name not in params),
+        *(_unknown(params, known, "the tool has no such parameter") if closed else ()),
+        *_mistyped(params, schema, known),
+    ]
 
 
-def _missing(params: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    required: Any = schema.get("required")
-    for name in cast(list[Any], required) if isinstance(required, list) else []:
-        if isinstance(name, str) and name not in params:
-            yield name, "the tool needs it"
+def wrong_inputs(given: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The same of what a step gives to another workflow, whose declared inputs these are."""
+    missing = [name for name, schema in inputs.items() if name not in given and "default" not in schema]
+    return [
+        *((name, "the workflow needs it") for name in missing),
+        *_unknown(given, inputs, "the workflow has no such input"),
+        *_mistyped(given, {}, inputs),
+    ]
 
 
-def _unknown(
-    params: Mapping[str, Any], schema: Mapping[str, Any], known: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
-    if schema.get("additionalProperties") is not False or "patternProperties" in schema:
-        return
+def _unknown(params: Mapping[str, Any], known: Mapping[str, Any], message: str) -> Iterator[tuple[str, str]]:
     for name in params:
         if name not in known:
             meant = nearest(name, known)
-            yield name, f"the tool has no such parameter{f', did you mean {meant}?' if meant else ''}"
+            yield name, f"{message}{f', did you mean {meant}?' if meant else ''}"
 
 
 def _mistyped(

@@ -96,6 +96,9 @@ def _known(error: AIGatewayError) -> int:
 
 def _with_details(error: AIGatewayError) -> list[str]:
     lines = [" ".join(error.message.split())]
+    first = error.details[0] if error.details else None
+    if first is not None and first.line and first.message == error.message:
+        lines = [_place(first) + lines[0]]
     for mistake in error.details:
         where = _place(mistake)
         hint = f" (did you mean {mistake.suggestion}?)" if mistake.suggestion else ""
@@ -107,7 +110,8 @@ def _with_details(error: AIGatewayError) -> list[str]:
 def _place(mistake: Mistake) -> str:
     """Line and column where they are known, else the path."""
     if mistake.line and mistake.column:
-        return f"line {mistake.line}, column {mistake.column}: "
+        step = f"{mistake.path}, " if (mistake.path or "").startswith("steps.") else ""
+        return f"{step}line {mistake.line}, column {mistake.column}: "
     if mistake.line:
         return f"line {mistake.line}: "
     named = mistake.path is None or mistake.path.rpartition(".")[2] in mistake.message

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from aigateway.cli.reach import reached
 if TYPE_CHECKING:
     from aigateway.cli.progress import View
     from aigateway.client import Client
+    from engine.definition import Definition
 
 # Imports inside functions: the HTTP client, pydantic and rich cost more than a command's --help may take.
 # ruff: noqa: PLC0415
@@ -45,26 +47,28 @@ def run(
     config: ConfigOption = None,
 ) -> None:
     """Submits a run and shows its progress; the output goes to stdout. Ctrl-C detaches, the run goes on."""
-    from aigateway.cli.definition_files import is_file
+    from aigateway.cli.definition_files import is_file, told_in
 
     given = parse_inputs(inputs)
-    definition = _read(name_or_file) if is_file(name_or_file) else None
+    file = _read(name_or_file) if is_file(name_or_file) else None
+    definition = None if file is None else _plain(file.source)
     with reached(config, embed=not detach) as (client, embedded):
         values = _typed(client, name_or_file, definition, given)
-        if dry_run:
-            _preview(client, name_or_file, definition, values, as_json=as_json)
-            return
-        submitted = _submit(client, name_or_file, definition, values)
+        with nullcontext() if file is None else told_in(Path(name_or_file), file):
+            if dry_run:
+                _preview(client, name_or_file, definition, values, as_json=as_json)
+                return
+            submitted = _submit(client, name_or_file, definition, values)
         if detach:
             print_json(submitted) if as_json else typer.echo(submitted["id"])
             return
         _watch(client, submitted["id"], _view(follow=follow, as_json=as_json), as_json=as_json, embedded=embedded)
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str) -> "Definition":
     from aigateway.cli.definition_files import read_definition
 
-    return _plain(read_definition(Path(name)).source)
+    return read_definition(Path(name))
 
 
 def _plain(source: str) -> dict[str, Any]:

@@ -56,31 +56,44 @@ def show(
         typer.echo(entry["config_yaml"])
 
 
-@group.command(epilog="Example: aigateway workflows validate workflows/*.yaml")
-def validate(*, files: FilesArgument, as_json: JsonOption = False) -> None:
-    """Reports every mistake in the files at once, with line and column. Needs no server."""
+@group.command(epilog="Example: aigateway workflows validate --strict workflows/*.yaml")
+def validate(
+    *,
+    files: FilesArgument,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 for warnings too.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Reports every mistake in the files at once, with line and column. Exit code 1 where there is one, 0 with warnings alone.
+
+    Warnings tell of steps that never run, and of models, MCP servers, tools and workflows that are not there: by the server that
+    runs, else by the configuration (which starts the MCP servers in question for a moment). Without either the text alone is checked.
+    """
     from dataclasses import asdict
 
     from aigateway.cli.definition_files import check
-    from engine.mistakes import describe
+    from aigateway.cli.definition_names import add_warnings
 
-    checked = [(file, *check(file)) for file in files]
+    checked = [check(file) for file in files]
+    against = add_warnings(checked, config)
     if as_json:
-        print_json([{"file": str(file), "mistakes": [asdict(one) for one in found]} for file, _, found in checked])
-    for file, text, found in checked:
-        if found and not as_json:
-            typer.echo(describe(found, text, str(file)), err=True)
-        elif not as_json:
-            typer.echo(f"{file}: ok")
-    if any(found for _, _, found in checked):
+        found = [(str(one.file), map(asdict, one.mistakes), map(asdict, one.warnings)) for one in checked]
+        told = [{"file": file, "mistakes": [*wrong], "warnings": [*odd]} for file, wrong, odd in found]
+        print_json([entry | {"checked_against": against} for entry in told])
+    for one in () if as_json else checked:
+        one.show()
+        if not one.mistakes:
+            number = len(one.warnings)
+            typer.echo(f"{one.file}: ok" + (f", {number} warning{'s' * (number > 1)}" if number else ""))
+    if any(one.mistakes or (strict and one.warnings) for one in checked):
         raise typer.Exit(1)
 
 
 @group.command(epilog="Example: aigateway workflows push workflows/research-assistant.yaml")
 def push(*, files: FilesArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Stores definitions on the server: a changed one becomes a new version. Nothing is stored if a file has mistakes."""
-    from aigateway.cli.definition_files import read_definition
-    from aigateway.client import path
+    from aigateway.cli.definition_files import Checked, read_definition
+    from aigateway.client import mistake_of, path
 
     definitions = [read_definition(file) for file in files]
     with connect(config) as client:
@@ -88,11 +101,9 @@ def push(*, files: FilesArgument, as_json: JsonOption = False, config: ConfigOpt
     if as_json:
         print_json(stored)
         return
-    for entry in stored:
+    for file, definition, entry in zip(files, definitions, stored, strict=True):
         typer.echo(f"{entry['name']} version {entry['version']}")
-        for warning in entry.get("warnings", ()):
-            line = f" line {warning['line']}:" if warning["line"] else ""
-            typer.echo(f"aigateway: warning: {entry['name']}:{line} {warning['message']}", err=True)
+        Checked(file, definition.source, definition, [], [mistake_of(one) for one in entry.get("warnings", ())]).show()
 
 
 @group.command(epilog="Example: aigateway workflows graph research-assistant")

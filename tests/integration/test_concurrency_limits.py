@@ -10,7 +10,7 @@ from engine_play import answer_all, play
 
 from engine import fork as forks
 from engine import places, sweeper
-from engine.calls import circles
+from engine.calls import StoredLibrary, circles
 from engine.errors import UserError
 from engine.loader import load
 from engine.ports import Failed
@@ -235,7 +235,7 @@ def test_a_circle_through_a_limit_is_named_and_refused_where_it_arises_later(han
         (back.replace("back", "lone").replace("first", "lone"), 1),
         (first.replace("back", "x"), 0),
     ):
-        found = hand.do(lambda tx, one=text: list(circles(tx, hand.catalogue, load(one))))
+        found = hand.do(lambda tx, one=text: list(circles(StoredLibrary(tx, hand.catalogue), load(one))))
         assert len(found) == count
     (mistake,) = hand.do(lambda tx: circles_of(tx, hand, first))
     assert "back → first → back" in mistake and "wait for each other" in mistake
@@ -245,4 +245,4 @@ def test_a_circle_through_a_limit_is_named_and_refused_where_it_arises_later(han
 
 
 def circles_of(tx: Tx, hand: Hand, text: str) -> list[str]:
-    return [mistake.message for mistake in circles(tx, hand.catalogue, load(text))]
+    return [mistake.message for mistake in circles(StoredLibrary(tx, hand.catalogue), load(text))]

@@ -287,11 +287,38 @@ def test_definitions_are_listed_shown_and_pushed(tmp_path: Path) -> None:
     assert aigateway(gateway, "workflows", "show", "mine", cwd=tmp_path)[:2] == (0, "name: mine\n")
     assert aigateway(gateway, "workflows", "push", "mine.yaml", cwd=tmp_path)[:2] == (0, "mine version 2\n")
     assert gateway.asked[-1] == ("PUT", "/v1/workflows/mine", text)
-    warning = {"message": "there is no workflow 'x'", "path": "steps.a.workflow", "line": 3}
+    warning = {"message": "there is no workflow 'x'", "path": "steps.a.workflow", "line": 3, "column": 6}
     gateway.answers["/v1/workflows/mine"] = (200, entry | {"warnings": [warning]})
     code, out, err = aigateway(gateway, "workflows", "push", "mine.yaml", cwd=tmp_path)
     assert (code, out) == (0, "mine version 2\n")
-    assert err == "aigateway: warning: mine: line 3: there is no workflow 'x'\n"
+    shown = "mine.yaml:3:6: warning: steps.a.workflow: there is no workflow 'x'\n"
+    assert err == shown + "      - {id: a, type: set, value: 1}  # kept\n         ^\n"
+
+
+def test_a_server_checks_what_files_name(tmp_path: Path) -> None:
+    gateway = Gateway()
+    gateway.answers["/health"] = (200, {"status": "healthy"})
+    warning = {"message": "no such model", "path": "steps.a.model", "line": 3, "column": 30, "suggestion": "local"}
+    gateway.answers["/v1/workflows/validate"] = (200, {"valid": True, "name": "mine", "warnings": [warning]})
+    text = "name: mine\nsteps:\n  - {id: a, type: llm, model: m, prompt: x}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    code, out, err = aigateway(gateway, "workflows", "validate", "mine.yaml", cwd=tmp_path)
+    assert (code, out) == (0, "mine.yaml: ok, 1 warning\n")
+    assert err.startswith("mine.yaml:3:30: warning: steps.a.model: no such model (did you mean local?)\n")
+    assert gateway.asked[-1] == ("POST", "/v1/workflows/validate", text)
+    code, out, _ = aigateway(gateway, "workflows", "validate", "--strict", "--json", "mine.yaml", cwd=tmp_path)
+    (told,) = json.loads(out)
+    assert (code, told["mistakes"], told["warnings"][0]["column"]) == (1, [], 30)
+    assert told["checked_against"].startswith("http://127.0.0.1:")
+    refusal = {"message": "no such model", "code": "model_not_found", "details": [warning | {"line": None}]}
+    gateway.answers["/v1/runs"] = (400, {"error": refusal})
+    code, out, err = aigateway(gateway, "run", "mine.yaml", cwd=tmp_path)
+    assert (code, out) == (1, "")
+    assert err.splitlines()[0] == "mine.yaml:3:31: steps.a.model: no such model (did you mean local?)"
+    assert err.splitlines()[2].index("^") == err.splitlines()[1].index("m, prompt")
+    gateway.answers["/v1/workflows/validate"] = (401, {"error": {"message": "a key is needed", "code": "no_key"}})
+    code, out, err = aigateway(gateway, "workflows", "validate", "mine.yaml", cwd=tmp_path)
+    assert (code, out, "is not asked: a key is needed" in err) == (0, "mine.yaml: ok\n", True)
 
 
 def test_spend_is_shown_and_written(tmp_path: Path) -> None:

@@ -155,3 +155,25 @@ def test_definitions_are_checked_without_a_server(tmp_path: Path) -> None:
     done = aigateway("workflows", "push", "good.yaml", "bad.yaml", cwd=tmp_path, **NOWHERE)
     assert done.returncode == 1
     assert "bad.yaml:3:" in done.stderr
+
+
+def test_a_configuration_at_hand_says_what_a_definition_lacks(tmp_path: Path) -> None:
+    text = (
+        "name: w\nsteps:\n  - {id: a, type: llm, model: %s, prompt: x}\n  - {id: b, type: workflow, workflow: other}\n"
+    )
+    (tmp_path / "w.yaml").write_text(text % "lcoal")
+    (tmp_path / "other.yaml").write_text("name: other\ninputs: {n: {}}\nsteps: [{id: a, type: set, value: 1}]\n")
+    (tmp_path / "aigateway.yaml").write_text("server: {port: 9}\nmodels: {local: simulated/echo}\n")
+    done = aigateway("workflows", "validate", "w.yaml", "other.yaml", cwd=tmp_path, OLLAMA_HOST="127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (0, "w.yaml: ok, 2 warnings\nother.yaml: ok\n")
+    assert "w.yaml:3:31: warning: steps.a.model: No model is called `lcoal`" in done.stderr
+    assert "w.yaml:4:5: warning: steps.b.input.n: other, n: the workflow needs it" in done.stderr
+    strict = aigateway(
+        "workflows", "validate", "--strict", "w.yaml", "other.yaml", cwd=tmp_path, OLLAMA_HOST="127.0.0.1:9"
+    )
+    assert strict.returncode == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["aigateway.yaml", "other.yaml", "w.yaml"]
+    (tmp_path / "aigateway.yaml").write_text("server: {port: 9}\nmodles: {}\n")
+    done = aigateway("workflows", "validate", "w.yaml", cwd=tmp_path)
+    assert (done.returncode, done.stdout, "the text alone is checked" in done.stderr) == (0, "w.yaml: ok\n", True)
+    assert aigateway("workflows", "validate", "w.yaml", "-c", "aigateway.yaml", cwd=tmp_path).returncode == 2
