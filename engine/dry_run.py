@@ -15,6 +15,7 @@ from engine.expressions import ExpressionError, condition, reads, render, render
 from engine.foreseen import Foreseen, Times, together
 from engine.key_kinds import Rendering
 from engine.keys import HANDLERS, STEP_TYPES
+from engine.plain_values import given_mistake
 from engine.syntax import Read
 from engine.templates import unwrap
 from engine.values import Bounds, is_list, to_text
@@ -138,8 +139,11 @@ class _Foresight:
                 fields[name] = value if rendering is Rendering.CONDITION else render_known(value, scope, blocks=blocks)
                 continue
             try:
-                rendered = rendering is Rendering.CONDITION
-                fields[name] = condition(value, scope) if rendered else render(value, scope, blocks=blocks)
+                whether = rendering is Rendering.CONDITION
+                fields[name] = condition(value, scope) if whether else render(value, scope, blocks=blocks)
+                key = STEP_TYPES[step.type].keys[name]
+                wrong = None if rendering is not Rendering.VALUE else given_mistake(name, key, value, fields[name])
+                whole, mistake = whole and wrong is None, mistake or wrong
             except ExpressionError as error:
                 whole, mistake = False, mistake or error.message
                 fields[name] = render_known(value, scope, blocks=blocks)

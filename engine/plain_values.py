@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.durations import parse_duration, parse_instant_us
 from engine.errors import UserError
-from engine.key_kinds import Key, Kind, Rendering
+from engine.key_kinds import Key, Kind
 from engine.values import is_list, is_number, is_object, type_name
 
 _URL = re.compile(r"https?://[^/\s?#]+", re.IGNORECASE)
@@ -33,12 +33,26 @@ def value_mistake(key: Key, value: Any, *, written: bool = False) -> str | None:
     return None if check is None else check(key, value, written)
 
 
-def check_rendered(keys: Mapping[str, Key], fields: Mapping[str, Any], rendered: Mapping[str, Any]) -> None:
-    """Refuses values that expressions gave and that their keys do not take. Raises: UserError, which names key, expression and type."""
+def given_mistake(name: str, key: Key, written: Any, value: Any) -> str | None:
+    """What is wrong with a value that an expression has given: its sentence names the expression, the key and the value's type.
+
+    A key that may be left out is left out by null.
+    """
+    message = None if value is None and not key.required else value_mistake(key, value)
+    return None if message is None else f"{shown_expression(written)}{name} {message}"
+
+
+def accepted(keys: Mapping[str, Key], written: Mapping[str, Any], rendered: Mapping[str, Any]) -> dict[str, Any]:
+    """Rendered values as their keys take them: without those that are null, whole numbers as such.
+
+    Raises: UserError for one that its key does not take.
+    """
     for name, value in rendered.items():
-        message = value_mistake(keys[name], value) if keys[name].rendering is Rendering.VALUE else None
+        message = given_mistake(name, keys[name], written.get(name), value)
         if message is not None:
-            raise UserError("invalid_value", f"{shown_expression(fields.get(name))}{name} {message}")
+            raise UserError("invalid_value", message)
+    told = {name: value for name, value in rendered.items() if value is not None}
+    return {name: int(value) if keys[name].kind is Kind.INTEGER else value for name, value in told.items()}
 
 
 def shown_expression(written: Any) -> str:

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from engine.agent_steps import AGENT
 from engine.definition import Reads, Step
 from engine.keys import HANDLERS
 from engine.money import to_usd
 from engine.plan import Graph, address, index_of, item_key_of, prefix_of
 from engine.store.database import Row, Tx
 from engine.store.payloads import unpack
-from engine.store.requests import agent_sums, step_sums
 from engine.store.steps import step_by_key
+from engine.worth import worth
 
 _NOTHING = {"output": None, "cost_usd": 0.0, "tokens": 0, "model": None, "error": None}
 
@@ -31,7 +30,7 @@ def scope_inside(tx: Tx, run: Row, graph: Graph, reads: Reads, prefix: str) -> d
     found += [(path, address(prefix, path, back=1)) for path in reads.carried]
     for path, key in sorted(found, key=_inner_first):
         step = graph.step(path)
-        result = _NOTHING if key is None else _result(tx, run["id"], key)
+        result = _NOTHING if key is None else _result(tx, run, key)
         results.setdefault(step.id, result)
         _name(scope, scopes, step, result["output"])
     scope["steps"] = results
@@ -67,16 +66,16 @@ def _run_error(run: Row) -> dict[str, Any] | None:
     return {"step": run["error_step"], "class": run["error_class"], "message": run["error_message"]}
 
 
-def _result(tx: Tx, run_id: str, key: str) -> dict[str, Any]:
-    row = step_by_key(tx, run_id, key)
+def _result(tx: Tx, run: Row, key: str) -> dict[str, Any]:
+    row = step_by_key(tx, run["id"], key)
     if row is None:
         return _NOTHING
-    sums = agent_sums(tx, run_id, key) if row["type"] == AGENT else step_sums(tx, run_id, key)
+    cost_picousd, tokens = worth(tx, run, row)
     failed = row["error_class"] is not None and (row["status"] == "failed" or row["branch"] == HANDLERS[0])
     return {
         "output": unpack(tx, row["output_json"], row["output_digest"]),
-        "cost_usd": to_usd(sums["cost_picousd"]),
-        "tokens": sums["total_tokens"],
+        "cost_usd": to_usd(cost_picousd),
+        "tokens": tokens,
         "model": row["model"],
         "error": {"class": row["error_class"], "message": row["error_message"]} if failed else None,
     }

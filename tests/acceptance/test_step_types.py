@@ -159,6 +159,12 @@ def test_a_child_run_is_rolled_up_and_cancelled_with_its_parent(up: Gateway) -> 
     run = outcome(up, [{"id": "call", "type": "workflow", "workflow": "child"}])
     step = up.steps(run["id"])["call"]
     assert run["output"] == "ok" and run["cost_usd"] == step["cost_usd"] > 0
+    passed_on = {"id": "call", "type": "workflow", "workflow": "child", "input": "${input.given}"}
+    assert outcome(up, [passed_on], {"given": {"a": 1}})["status"] == "succeeded"
+    wrong = outcome(up, [passed_on], {"given": [1]})["error"]
+    assert (wrong["class"], wrong["message"]) == (
+        "invalid_request", "${input.given}: input has to be an object, not a list",
+    )  # fmt: skip
     slow = {"name": "slow", "steps": [{"id": "nap", "type": "sleep", "duration": "1h"}]}
     up.http.put("/v1/workflows/slow", json=slow)
     parent = up.submit({"name": "parent", "steps": [{"id": "call", "type": "workflow", "workflow": "slow"}]}, {})
@@ -199,6 +205,21 @@ def test_a_tools_parameters_are_checked_before_anything_runs(up: Gateway) -> Non
     error = refused.json()["error"]
     assert refused.status_code == 400 and error["param"] == "steps.log.params.repo_path", error
     assert "has to be integer, not string" in error["details"][1]["message"]
+    inside = {"id": "each", "type": "foreach", "items": [1], "steps": [{**step, "params": {"repo_path": 1}}]}
+    del inside["steps"][0]["server"]
+    refused = up.http.post("/v1/runs", json={"workflow": {"name": "typed", "steps": [inside]}})
+    assert refused.json()["error"]["param"] == "steps.each.log.params.repo_path", refused.text
+    for params, told in (
+        (
+            {"repo_path": "${input.path}", "max_count": "${input.many}"},
+            "git/git_log: ${input.many}: params.max_count has to be",
+        ),
+        ("${input.path}", "${input.path}: params has to be an object, not text"),
+        ("${input.rest}", "git/git_log: params 'repo_path' is a required property"),
+    ):
+        run = outcome(up, [{**step, "params": params}], {"path": "/", "many": "many", "rest": {}})
+        assert run["error"]["class"] == "invalid_request" and run["error"]["message"].startswith(told), run["error"]
+        assert all(not attempt["calls"] for attempt in up.steps(run["id"])["log"]["attempts"])
     unknown = {"name": "typed", "steps": [{**step, "tool": "git_lgo"}]}
     error = up.http.post("/v1/runs", json={"workflow": unknown}).json()["error"]
     assert error["code"] == "tool_not_found" and "git_log" in error["message"]

@@ -276,6 +276,27 @@ def test_fork(hand: Hand, key: str, kept: list[str], ready: list[str]) -> None:
     assert all(attempt["status"] == "succeeded" for attempt in hand.attempts(new))
 
 
+def test_a_fork_reads_what_its_copied_turns_were_worth_and_pays_for_none_of_them(hand: Hand) -> None:
+    old = begun(hand)
+    ask(hand, old, 0, "search", cost=70)
+    hand.finish(old, "research[0].search", "one")
+    ask(hand, old, 1, cost=30)
+
+    def forked(source: str, key: str) -> str:
+        return str(hand.do(lambda tx: fork(tx, hand.catalogue, source, Fork(key), hand.now))[0]["id"])
+
+    def worth(run_id: str) -> tuple[float, float]:
+        return after(hand, run_id)["steps"]["research"]["cost_usd"], hand.view(run_id)["cost_usd"]
+
+    assert worth(old) == (1e-10, 1e-10)
+    whole = forked(old, "after")
+    again = forked(whole, "after")
+    assert worth(whole) == (1e-10, 0) and worth(again) == (1e-10, 0)
+    part = forked(again, "research[1].model")
+    ask(hand, part, 1, cost=5)
+    assert worth(part) == (7.5e-11, 5e-12)
+
+
 def finish_fork(hand: Hand, run_id: str) -> None:
     """One call in the first turn, the answer in the second."""
     for _ in range(12):

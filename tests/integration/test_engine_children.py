@@ -235,6 +235,18 @@ def test_a_fork_keeps_what_finished_children_came_to(hand: Hand) -> None:
     assert hand.do(lambda tx: child_run_ids(tx, run["id"])) == {}
 
 
+def test_a_step_knows_what_its_child_was_worth_in_a_fork_too(hand: Hand) -> None:
+    old = hand.start(PARENT.replace('"${got}"', '"${steps.call.cost_usd}"'))
+    play(hand, old)
+    held = hand.claim(child_of(hand, old), "one")
+    hand.complete(held, Succeeded(1), settled(hand.open_call(held, 100), hand.now, 40))
+    play(hand, child_of(hand, old))
+    answer_all(hand)
+    assert play(hand, old)["output"] == 4e-11
+    run, _ = hand.do(lambda tx: forks.fork(tx, hand.catalogue, old, forks.Fork("after"), hand.now))
+    assert (play(hand, run["id"])["output"], hand.view(run["id"])["cost_usd"]) == (4e-11, 0)
+
+
 @pytest.mark.parametrize("phase", ["", "finally:\n  - {id: tidy, type: set, value: 1}\n"])
 def test_a_deadline_counts_on_while_a_run_is_paused(hand: Hand, phase: str) -> None:
     run_id = hand.start(PARENT + "deadline: 60s\n" + phase)

@@ -3,13 +3,12 @@
 from dataclasses import dataclass
 
 from engine.agent_steps import APPROVE, covered, split_tool
-from engine.json_schemas import schema_mistake, violations
 from engine.nearest import nearest
 from engine.ports import Failed, Job, Listening, Outcome, ToolCall
 from engine.states import ErrorClass
 from mcp_bridge.bridge import McpBridge
 from mcp_bridge.catalogue import Tool
-from worker.executors.mcp_tool import found_tool, made_call
+from worker.executors.mcp_tool import found_tool, made_call, wrong_arguments
 
 _SHOWN = 20
 
@@ -47,13 +46,10 @@ class AgentCallExecutor:
 
 
 def _mistake(tool: Tool, call: ToolCall) -> str | None:
-    """Why the arguments do not fit the tool. A schema that is no schema is left to its server."""
+    """Why the arguments do not fit the tool."""
     if isinstance(call.arguments, str):
         return f"the arguments of {call.name} have to be a JSON object, they are: {call.arguments[:200]}"
-    if schema_mistake(tool.input_schema) is not None:
-        return None
-    found = violations(tool.input_schema, call.arguments)
-    return "; ".join(f"arguments{where} {message}" for where, message in found[:5]) or None
+    return "; ".join(f"arguments{where} {message}" for where, message in wrong_arguments(tool, call.arguments)) or None
 
 
 def _final(message: str) -> Failed:

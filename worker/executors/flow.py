@@ -6,7 +6,8 @@ from typing import Any
 from engine.durations import parse_duration, parse_instant_us
 from engine.errors import UserError
 from engine.expressions import condition, render
-from engine.keys import MAX_ITEMS, SIGNAL_PATTERN
+from engine.keys import MAX_ITEMS, SIGNAL_PATTERN, WORKFLOW
+from engine.plain_values import accepted, shown_expression
 from engine.ports import Branched, Calling, Job, Listening, Opened, Outcome, Sleeping, StepExecutor, Succeeded
 from engine.values import Bounds, is_list, to_text, type_name
 
@@ -46,10 +47,13 @@ class ForeachExecutor:
         written: Any = job.step.fields["items"]
         items: Any = render(written, job.scope)
         if not is_list(items):
-            raise UserError("invalid_value", f"{_told(written)}items has to be a list, not {type_name(items)}")
+            raise UserError(
+                "invalid_value", f"{shown_expression(written)}items has to be a list, not {type_name(items)}"
+            )
         if len(items) > MAX_ITEMS:
             raise UserError(
-                "invalid_value", f"{_told(written)}items may hold at most {MAX_ITEMS} entries, it holds {len(items)}"
+                "invalid_value",
+                f"{shown_expression(written)}items may hold at most {MAX_ITEMS} entries, it holds {len(items)}",
             )
         return Opened(list(items))
 
@@ -75,7 +79,7 @@ class SleepExecutor:
                 return Sleeping(seconds=parse_duration(value))
             return Sleeping(until_us=parse_instant_us(value if isinstance(value, str) else ""))
         except ValueError as error:
-            message = f"{_told(fields[name])}{name}, here {type_name(value)}: {error}"
+            message = f"{shown_expression(fields[name])}{name}, here {type_name(value)}: {error}"
             raise UserError("invalid_value", message) from error
 
 
@@ -87,7 +91,7 @@ class WaitExecutor:
         written = job.step.fields["signal"]
         name = to_text(render(written, job.scope), Bounds())
         if not re.fullmatch(SIGNAL_PATTERN, name):
-            message = f"{_told(written)}a signal's name has 1 to 100 characters of a-z, A-Z, 0-9, _, . and -"
+            message = f"{shown_expression(written)}a signal's name has 1 to 100 characters of a-z, A-Z, 0-9, _, . and -"
             raise UserError("invalid_value", message)
         return Listening(name)
 
@@ -96,15 +100,10 @@ class WorkflowExecutor:
     """engine.ports.StepExecutor for `workflow`."""
 
     async def execute(self, job: Job) -> Outcome:
-        """Raises: ExpressionError."""
-        span = job.call_scope.span
-        value = render(dict(job.step.fields.get("input", {})), job.scope)
-        return Calling(job.step.fields["workflow"], value, None if span is None else span.context)
-
-
-def _told(written: Any) -> str:
-    """The expression that gave a value, in front of what is wrong with it."""
-    return f"{written[:200]}: " if isinstance(written, str) and "${" in written else ""
+        """Raises: ExpressionError; UserError for an input that is no object."""
+        fields, span = job.step.fields, job.call_scope.span
+        given = accepted(WORKFLOW.keys, fields, {"input": render(fields.get("input"), job.scope)})
+        return Calling(fields["workflow"], given.get("input", {}), None if span is None else span.context)
 
 
 def flow_executors() -> dict[str, StepExecutor]:

@@ -11,11 +11,13 @@ import httpx2
 from engine.clock import new_id, now_us
 from engine.errors import UserError
 from engine.expressions import render
+from engine.keys import HTTP
 from engine.ledger import CallKind, Intent, settle_free
+from engine.plain_values import accepted, not_of_type
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
 from engine.tracing import Work
-from engine.values import is_object, type_name
+from engine.values import type_name
 from worker.outbound import GuardedTarget, Refused, resolve
 from worker.rules import Rules
 
@@ -169,9 +171,10 @@ def _text(fields: Mapping[str, Any], name: str, job: Job) -> str:
 
 def _content(fields: Mapping[str, Any], job: Job) -> tuple[bytes | None, dict[str, str]]:
     """The request's body and headers, rendered. Raises: ExpressionError, UserError."""
-    given: Any = render(dict(fields.get("headers", {})), job.scope)
-    if not is_object(given) or not all(isinstance(value, str | int | float) for value in given.values()):
-        raise UserError("invalid_value", "headers has to be an object of texts")
+    given: Any = accepted(HTTP.keys, fields, {"headers": render(fields.get("headers"), job.scope)}).get("headers", {})
+    for name, value in given.items():
+        if not isinstance(value, str | int | float):
+            raise UserError("invalid_value", f"headers: {name} {not_of_type('text', value)}")
     headers = {str(name).lower(): str(value) for name, value in given.items()}
     if any(mark in part for pair in headers.items() for part in pair for mark in "\r\n\0"):
         raise UserError("invalid_value", "a header holds a line break")

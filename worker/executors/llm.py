@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from engine.errors import UserError
 from engine.expressions import render, render_text
 from engine.llm_keys import AGENT, LLM, NOT_EXTRA
+from engine.plain_values import accepted, not_of_type, shown_expression
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
 from engine.values import is_list, is_object, type_name
@@ -27,7 +28,7 @@ DEFAULT_MAX_TOKENS = 4096
 MAX_IMAGES_SIZE = 16 * 1024 * 1024  # characters of all pictures of a call
 LEAST_TOKENS = 256  # fewer than this are no answer worth paying for
 _OF_AGENTS = AGENT.keys.keys() - LLM.keys.keys()
-_NO_PARAMETERS = {"model", "prompt", "messages", "system", "schema", "images", "extra", *_OF_AGENTS}
+_NO_PARAMETERS = {"prompt", "messages", "system", "schema", "images", "extra", *_OF_AGENTS}
 _ONE_PASS = FailoverPolicy(retries_per_target=0)
 
 
@@ -96,15 +97,11 @@ class LlmExecutor:
 
 
 def request_body(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
-    """The OpenAI chat body of a step, rendered. Raises: ExpressionError."""
-    body: Json = {name: render(value, scope) for name, value in fields.items() if name not in _NO_PARAMETERS}
-    body = {**_extra(fields, scope), **body, "model": render(fields["model"], scope)}
+    """The OpenAI chat body of a step, rendered. Raises: ExpressionError; UserError for a value that its key does not take."""
+    given = {name: render(value, scope) for name, value in fields.items() if name not in _NO_PARAMETERS}
+    body: Json = {**_extra(fields, scope), **accepted(LLM.keys, fields, given)}
     body["messages"] = _messages(fields, scope)
-    limit = body.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise UserError("invalid_value", f"max_tokens must be a whole number from 1, it is {limit!r}")
-    if not isinstance(body["model"], str):
-        raise UserError("invalid_value", f"model must be text, it is {type(body['model']).__name__}")
+    body.setdefault("max_tokens", DEFAULT_MAX_TOKENS)
     if "schema" in fields:
         body["response_format"] = answer_format(fields["schema"])
     return body
@@ -124,7 +121,17 @@ def _messages(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> list[Json]
     told = fields.get("messages", [])
     if isinstance(told, str):
         return messages + _given(told, render(told, scope))
-    return messages + [render(message, scope, blocks=True) for message in told]
+    return messages + [_message(place, message, scope) for place, message in enumerate(told)]
+
+
+def _message(place: int, written: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
+    """Raises: ExpressionError; UserError where its content is neither text nor parts."""
+    message: Json = render(written, scope, blocks=True)
+    content = message["content"]
+    if not isinstance(content, str) and not is_list(content):
+        told = not_of_type("text or a list of parts", content)
+        raise UserError("invalid_value", f"{shown_expression(written['content'])}messages[{place}].content {told}")
+    return message
 
 
 def _given(written: str, value: Any) -> list[Json]:
@@ -139,7 +146,7 @@ def _given(written: str, value: Any) -> list[Json]:
 
 def _extra(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
     """Other fields of the body. What the step has keys for is not among them, nor how the answer comes."""
-    given: Any = render(dict(fields.get("extra", {})), scope)
+    given: Json = accepted(LLM.keys, fields, {"extra": render(fields.get("extra"), scope)}).get("extra", {})
     taken = sorted(NOT_EXTRA & set(given))
     if taken:
         raise UserError("invalid_value", f"extra cannot hold {', '.join(taken)}")
@@ -151,12 +158,9 @@ def _content(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:
     prompt = render_text(fields["prompt"], scope)
     if "images" not in fields:
         return prompt
-    given: Any = render(fields["images"], scope, limit=MAX_IMAGES_SIZE)
+    rendered = {"images": render(fields["images"], scope, limit=MAX_IMAGES_SIZE)}
+    given: Any = accepted(LLM.keys, fields, rendered).get("images", [])
     urls: Sequence[Any] = given if is_list(given) else [given]
-    for url in urls:
-        if not isinstance(url, str) or not url.startswith(("data:", "https://", "http://")):
-            said = f"{url[:40]!r}" if isinstance(url, str) else type_name(url)
-            raise UserError("invalid_value", f"images has to be data: or http(s): URLs, not {said}")
     return [{"type": "text", "text": prompt}, *({"type": "image_url", "image_url": {"url": url}} for url in urls)]
 
 
