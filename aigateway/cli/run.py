@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from aigateway.cli.declared_inputs import of_workflow, plain_definition
 from aigateway.cli.inputs import Inputs, parse_inputs, typed_inputs
 from aigateway.cli.options import ConfigOption, JsonOption, print_json
 from aigateway.cli.reach import reached
@@ -35,7 +36,7 @@ def run(
             "--input",
             "-i",
             metavar="KEY=VALUE",
-            help="key=value, key=@file; in the input's declared type, else text. key:=json.",
+            help="key=value, key=@file: read as the type that the workflow declares for it (n=5 is a number), else text. key:=json.",
         ),
     ] = [],  # noqa: B006  # typer copies it
     follow: Annotated[bool, typer.Option("--follow", help="A line per step change, also where nobody looks.")] = False,
@@ -51,7 +52,7 @@ def run(
 
     given = parse_inputs(inputs)
     file = _read(name_or_file) if is_file(name_or_file) else None
-    definition = None if file is None else _plain(file.source)
+    definition = None if file is None else plain_definition(file.source)
     with reached(config, embed=not detach) as (client, embedded):
         values = _typed(client, name_or_file, definition, given)
         with nullcontext() if file is None else told_in(Path(name_or_file), file):
@@ -71,19 +72,10 @@ def _read(name: str) -> "Definition":
     return read_definition(Path(name))
 
 
-def _plain(source: str) -> dict[str, Any]:
-    from engine.yaml12 import read_yaml
-
-    node, _ = read_yaml(source)
-    return {} if node is None else node.plain()
-
-
 def _typed(client: "Client", name: str, definition: dict[str, Any] | None, given: Inputs) -> dict[str, Any]:
     """The run's input in the types that the workflow declares; the server is asked only where something was given as text."""
-    from aigateway.client import path
-
     if given.texts and definition is None:
-        definition = _plain(client.get(path("workflows", name))["config_yaml"])
+        return typed_inputs(given, of_workflow(client, name))
     return typed_inputs(given, (definition or {}).get("inputs"))
 
 

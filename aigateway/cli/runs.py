@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aigateway.cli.inputs import parse_inputs
+from aigateway.cli.declared_inputs import of_run
+from aigateway.cli.inputs import parse_inputs, typed_inputs
 from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json, print_table
 
 if TYPE_CHECKING:
@@ -133,10 +134,12 @@ def fork(
     """Makes a new run that goes on from a step of this one; every result before it is reused and not paid for again."""
     from aigateway.client import path
 
-    changed, body = parse_inputs(inputs).values, {"from_step": step, "models": _models(models)}
+    changed, body = parse_inputs(inputs), {"from_step": step, "models": _models(models)}
     with connect(config) as client:
-        if changed:
-            body["input"] = {**client.get(path("runs", run_id))["input"], **changed}
+        if changed.values:
+            old = client.get(path("runs", run_id))
+            declared = of_run(client, old) if changed.texts else None
+            body["input"] = {**old["input"], **typed_inputs(changed, declared)}
         run = client.post(path("runs", run_id, "fork"), body)
     _print_run(run, as_json=as_json)
 

@@ -80,8 +80,10 @@ def create(
     config: ConfigOption = None,
 ) -> None:
     """Makes a schedule for a stored workflow; prints when it comes due first."""
-    from aigateway.cli.inputs import parse_inputs
+    from aigateway.cli.declared_inputs import of_workflow
+    from aigateway.cli.inputs import parse_inputs, typed_inputs
 
+    given = parse_inputs(inputs or [])
     asked: dict[str, Any] = {
         "workflow": workflow,
         "cron": cron,
@@ -89,12 +91,14 @@ def create(
         "timezone": timezone,
         "overlap": overlap,
         "catch_up": catch_up,
-        "input": dict(parse_inputs(inputs or []).values),
+        "input": dict(given.values),
         "tags": _tags(tag or []),
         "priority": priority,
         "budget_usd": budget_usd,
     }
     with connect(config) as client:
+        if given.texts:
+            asked["input"] = typed_inputs(given, of_workflow(client, workflow))
         made = client.post("/v1/schedules", {key: value for key, value in asked.items() if value is not None})
     if as_json:
         print_json(made)

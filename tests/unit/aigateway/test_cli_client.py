@@ -259,6 +259,12 @@ def test_runs_are_forked_and_signalled(tmp_path: Path) -> None:
     assert (code, json.loads(out)["id"]) == (0, "r2")
     models = {"report": "fast", "draft": "a/b=c"}
     assert gateway.asked[-1][2] == {"from_step": "report", "models": models, "input": {"topic": "owls", "count": 2}}
+    typed = ("-i", "count=3", "-i", "topic=7")
+    for version, text in ((None, ""), (4, "inputs: {count: {type: integer}, topic: {type: string}}\n")):
+        gateway.answers["/v1/runs/r1"] = (200, gateway.runs[0] | {"version": version})
+        gateway.answers["/v1/workflows/research/versions"] = (200, {"data": [{"version": 4, "config_yaml": text}]})
+        assert aigateway(gateway, *fork, *typed, cwd=tmp_path)[0] == 0
+        assert gateway.asked[-1][2]["input"] == {"topic": "7", "count": 3}
     gateway.answers["/v1/runs/r1/signals/go"] = (202, RUN)
     sent = [
         (('{"ok": true}',), {"ok": True}),
