@@ -8,7 +8,7 @@ from engine.syntax import Expression, ExpressionError
 from engine.templates import parse_bare
 from engine.values import Bounds
 
-_WORK = 500  # units for each: a definition may hold thousands
+_WORK = 250  # units for each: a definition may hold thousands
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,9 @@ def read_yaml(text: str) -> tuple[Node | None, list[Mistake]]:
     builder = _Builder()
     try:
         if len(text) > MAX_CHARACTERS:
-            raise Unreadable(Mistake(f"the text is longer than {MAX_CHARACTERS} characters"))
+            line = text.count("\n", 0, MAX_CHARACTERS) + 1
+            column = MAX_CHARACTERS - text.rfind("\n", 0, MAX_CHARACTERS)
+            raise Unreadable(Mistake(f"the text is longer than {MAX_CHARACTERS} characters", None, line, column))
         for event in yaml.parse(text, Loader=yaml.CBaseLoader):
             builder.take(event)
     except Unreadable as error:

@@ -13,11 +13,10 @@ from engine.errors import UserError
 from engine.expressions import render
 from engine.keys import HTTP
 from engine.ledger import CallKind, Intent, settle_free
-from engine.plain_values import accepted, not_of_type
+from engine.plain_values import accepted, given_mistake, not_of_type
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
 from engine.tracing import Work
-from engine.values import type_name
 from worker.outbound import GuardedTarget, Refused, resolve
 from worker.rules import Rules
 
@@ -162,10 +161,12 @@ def _intent(job: Job, method: str, target: GuardedTarget) -> Intent:
     )
 
 
-def _text(fields: Mapping[str, Any], name: str, job: Job) -> str:
+def _text(fields: Mapping[str, Any], name: str, job: Job) -> Any:
+    """The text of a key; None for a body that is null. Raises: ExpressionError, UserError."""
     value = render(fields[name], job.scope)
-    if not isinstance(value, str):
-        raise UserError("invalid_value", f"{name} has to be text, not {type_name(value)}")
+    message = given_mistake(name, HTTP.keys[name], fields[name], value)
+    if message is not None:
+        raise UserError("invalid_value", message)
     return value
 
 
@@ -182,7 +183,8 @@ def _content(fields: Mapping[str, Any], job: Job) -> tuple[bytes | None, dict[st
     if "json" in fields:
         headers.setdefault("content-type", "application/json")
         return json.dumps(render(fields["json"], job.scope), ensure_ascii=False).encode(), headers
-    return (_text(fields, "body", job).encode() if "body" in fields else None), headers
+    body = _text(fields, "body", job) if "body" in fields else None
+    return None if body is None else body.encode(), headers
 
 
 def _body(response: httpx2.Response, body: bytes) -> Any:

@@ -29,6 +29,7 @@ MAX_IMAGES_SIZE = 16 * 1024 * 1024  # characters of all pictures of a call
 LEAST_TOKENS = 256  # fewer than this are no answer worth paying for
 _OF_AGENTS = AGENT.keys.keys() - LLM.keys.keys()
 _NO_PARAMETERS = {"prompt", "messages", "system", "schema", "images", "extra", *_OF_AGENTS}
+_SPEAKING = ("system", "developer", "user")  # whose messages are nothing without content
 _ONE_PASS = FailoverPolicy(retries_per_target=0)
 
 
@@ -138,9 +139,15 @@ def _given(written: str, value: Any) -> list[Json]:
     """Messages that an expression gave. Raises: UserError for what is no list of messages."""
     if not is_list(value):
         raise UserError("invalid_value", f"{written[:200]}: messages has to be a list, not {type_name(value)}")
+    if not value:
+        raise UserError("invalid_value", f"{written[:200]}: messages may not be empty")
     for place, message in enumerate(value):
         if not is_object(message) or not isinstance(message.get("role"), str):
             raise UserError("invalid_value", f"{written[:200]}: messages[{place}] has to be an object with a role")
+        content = message.get("content")
+        if not isinstance(content, str) and not is_list(content) and message["role"] in _SPEAKING:
+            told = not_of_type("text or a list of parts", content)
+            raise UserError("invalid_value", f"{written[:200]}: messages[{place}].content {told}")
     return [dict(message) for message in value]
 
 

@@ -16,6 +16,22 @@ def body(**fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("text", "messages has to be a list, not text"),
+        ([], "messages may not be empty"),
+        ([{"content": "x"}], "messages[0] has to be an object with a role"),
+        ([{"role": "user"}], "messages[0].content has to be text or a list of parts, not nothing"),
+        ([{"role": "assistant", "content": None}, {"role": "user", "content": 5}], "messages[1].content has to be"),
+    ],
+)
+def test_messages_that_an_expression_gives(value: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        request_body({"model": "m", "messages": "${input.talk}"}, {"input": {"talk": value}})
+    assert caught.value.message.startswith(f"${{input.talk}}: {message}")
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"temperature": "${input.text}"}, "${input.text}: temperature has to be a number, not text"),
