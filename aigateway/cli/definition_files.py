@@ -45,7 +45,13 @@ class Checked:
 
 def check(file: Path) -> Checked:
     """The file with all that its text alone tells. Raises: BadParameter where it cannot be read."""
-    text = _text(file)
+    data = _read(file)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode()
+        place = (before.count("\n") + 1, len(before) - before.rfind("\n"))
+        return Checked(file, data.decode(errors="replace"), None, [Mistake("not UTF-8 text", None, *place)], [])
     try:
         definition = load(text, origin=str(file))
     except UserError as error:
@@ -75,10 +81,8 @@ def told_in(file: Path, definition: Definition) -> Generator[None]:
         raise typer.Exit(1) from None
 
 
-def _text(file: Path) -> str:
+def _read(file: Path) -> bytes:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_bytes()
     except OSError as error:
         raise typer.BadParameter(f"{file}: {error.strerror}", param_hint="FILE") from None
-    except UnicodeDecodeError:
-        raise typer.BadParameter(f"{file} is not UTF-8 text", param_hint="FILE") from None

@@ -215,7 +215,7 @@ def test_a_tools_parameters_are_checked_before_anything_runs(up: Gateway) -> Non
             "git/git_log: ${input.many}: params.max_count has to be",
         ),
         ("${input.path}", "${input.path}: params has to be an object, not text"),
-        ("${input.rest}", "git/git_log: params 'repo_path' is a required property"),
+        ("${input.rest}", "git/git_log: ${input.rest}: params 'repo_path' is a required property"),
     ):
         run = outcome(up, [{**step, "params": params}], {"path": "/", "many": "many", "rest": {}})
         assert run["error"]["class"] == "invalid_request" and run["error"]["message"].startswith(told), run["error"]

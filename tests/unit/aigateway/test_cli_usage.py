@@ -144,11 +144,13 @@ def test_the_schema_is_made_shown_and_copied(tmp_path: Path) -> None:
 
 def test_definitions_are_checked_without_a_server(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text("name: good\nsteps:\n  - {id: a, type: set, value: 1}\n")
+    (tmp_path / "latin.yaml").write_bytes("name: good\nsteps: é".encode("latin-1"))
     (tmp_path / "bad.yaml").write_text("name: bad\nsteps:\n  - {id: a, type: sett, value: 1}\n  - {id: b, type: llm}\n")
     done = aigateway("workflows", "validate", "good.yaml", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "good.yaml: ok\n")
-    done = aigateway("workflows", "validate", "good.yaml", "bad.yaml", cwd=tmp_path)
+    done = aigateway("workflows", "validate", "good.yaml", "latin.yaml", "bad.yaml", cwd=tmp_path)
     assert done.returncode == 1
+    assert "latin.yaml:2:8: not UTF-8 text" in done.stderr
     assert "bad.yaml:3:" in done.stderr
     assert "bad.yaml:4:" in done.stderr
     assert "^" in done.stderr
