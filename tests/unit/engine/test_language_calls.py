@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from engine.agent_steps import agent_key, names_of_calls, turn_of
 from engine.calls import call_mistakes
 from engine.definition import Definition
 from engine.errors import Mistake
@@ -114,3 +115,10 @@ steps:
     data = {"name": "w", "steps": [{"id": "log", "type": "llm", "model": "m", "prompt": "x"}]}
     (one,) = located(load_data(data), [Mistake("m", "steps.log.model")])
     assert (one.line, one.column) == (None, None)
+
+
+def test_the_names_of_a_turns_calls() -> None:
+    assert names_of_calls(["Web.Search", "model", "web_search", "!!", "x" * 200]) == [
+        "web_search", "model_2", "web_search_2", "call", "x" * 40,
+    ]  # fmt: skip
+    assert (agent_key("each[3].research[12].model"), turn_of("each[3].research[12].model")) == ("each[3].research", 12)

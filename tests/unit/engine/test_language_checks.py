@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.agent_steps import agent_key, names_of_calls, turn_of
 from engine.definition import Definition, RetryPolicy
 from engine.errors import Mistake, UserError
+from engine.keys import STEP_TYPES
 from engine.loader import load, load_data
 from engine.mistakes import describe
 from engine.states import RETRIED_BY_DEFAULT, ErrorClass
@@ -462,9 +462,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6) | SPICE, inner, max_size=3),
     max_leaves=12,
 )
-KEYS = st.sampled_from(["id", "type", "if", "needs", "output", "timeout", "retry", "on_error", "prompt", "messages", "model", "schema", "value", "condition", "then", "else", "tool", "params", "temperature", "stop"])  # fmt: skip
+KEYS = st.sampled_from(["id", "type", "if", "needs", "output", "timeout", "retry", "on_error", "prompt", "messages", "model", "schema", "value", "condition", "then", "else", "tool", "params", "temperature", "stop", "images", "logit_bias", "extra", "items", "steps", "url", "headers", "cases", "branches", "input", "workflow", "signal", "duration", "until", "max_iterations", "collect", "tools", "approve"])  # fmt: skip
 odd_steps = st.dictionaries(KEYS, json_values, max_size=6).flatmap(
-    lambda step: st.sampled_from(["llm", "mcp_tool", "set", "if"]).map(lambda kind: {"id": "a", "type": kind, **step})
+    lambda step: st.sampled_from(list(STEP_TYPES)).map(lambda kind: {"id": "a", "type": kind, **step})
 )
 
 
@@ -490,10 +490,3 @@ def test_a_wait_for_the_signal_of_an_agents_calls() -> None:
     assert load(steps(f"{agent}}}", wait))
     found = mistakes(steps(f"{agent}, approve: [s/t]}}", wait))
     assert [one.path for one in found] == ["steps[1].signal"] and "agent" in found[0].message
-
-
-def test_the_names_of_a_turns_calls() -> None:
-    assert names_of_calls(["Web.Search", "model", "web_search", "!!", "x" * 200]) == [
-        "web_search", "model_2", "web_search_2", "call", "x" * 40,
-    ]  # fmt: skip
-    assert (agent_key("each[3].research[12].model"), turn_of("each[3].research[12].model")) == ("each[3].research", 12)
