@@ -15,7 +15,7 @@ from engine.definition import Definition, Step
 from engine.errors import Mistake
 from engine.nearest import nearest
 from engine.store.database import Tx
-from engine.store.definitions import get_workflow, workflow_names
+from engine.store.definitions import newest_version, workflow_names
 from engine.tool_params import wrong_inputs
 from engine.values import is_object
 
@@ -34,13 +34,14 @@ class Library(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StoredLibrary:
-    """The workflows of the database. `instead`: definitions that stand for those of their names, or are added."""
+    """The workflows of the database, each looked up once. `instead`: definitions that stand for those of their names, or are added."""
 
     tx: Tx
     catalogue: Catalogue
     instead: Mapping[str, Definition] = field(default_factory=dict[str, Definition])
+    _seen: dict[str, Definition | None] = field(default_factory=dict[str, Definition | None])
 
     def names(self) -> list[str]:
         """All that are stored, and those that are added."""
@@ -50,8 +51,10 @@ class StoredLibrary:
         """The newest version of one."""
         if name in self.instead:
             return self.instead[name]
-        row = get_workflow(self.tx, name)
-        return None if row is None else self.catalogue.graph(self.tx, row["version_id"]).definition
+        if name not in self._seen:
+            row = newest_version(self.tx, name)
+            self._seen[name] = None if row is None else self.catalogue.graph(self.tx, row["id"]).definition
+        return self._seen[name]
 
 
 def calling_steps(definition: Definition) -> list[Step]:

@@ -354,6 +354,11 @@ def test_bad_yaml_names_every_mistake_with_its_place(up: Gateway) -> None:
         "/v1/workflows/validate", content="name: w\nsteps: [{id: a, type: llm, model: nothing, prompt: x}]"
     )
     assert warned.status_code == 200 and "nothing" in warned.json()["warnings"][0]["message"]
+    unreached = "name: w\nsteps:\n  - {id: each, type: foreach, items: [1], steps: [{id: a, type: llm, model: no, prompt: x, if: false}]}"
+    told = up.http.post("/v1/workflows/validate", content=unreached).json()["warnings"]
+    assert [(one["path"], one["line"], one["column"]) for one in told] == [
+        ("steps[0].steps[0].if", 3, 96), ("steps.each.a.model", 3, 77),
+    ]  # fmt: skip
 
 
 def test_versions_are_pinned(up: Gateway) -> None:

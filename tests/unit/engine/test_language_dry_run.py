@@ -77,6 +77,16 @@ def test_what_is_known_is_rendered_and_the_rest_stays_as_written() -> None:
         ('[{id: a, type: set, value: "${1 + input.kind}"}]', "a", "number and text"),
         ('[{id: a, type: llm, model: m, prompt: "${input.nothing}"}]', "a", "nothing"),
         ('[{id: a, type: set, value: 1, if: "input.kind"}]', "a", "boolean"),
+        (
+            '[{id: a, type: llm, model: m, prompt: x, top_p: "${input.kind}"}]',
+            "a",
+            "${input.kind}: top_p has to be a number, not text",
+        ),
+        (
+            '[{id: a, type: foreach, items: "${input.kind}", steps: [{id: b, type: set, value: 1}]}]',
+            "a",
+            "items has to be a list",
+        ),
         ('[{id: a, type: set, value: 0, output: z}, {id: b, type: set, value: "${1 / z}"}]', "b", "division"),
     ],
 )
