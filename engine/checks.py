@@ -153,7 +153,8 @@ def _input(spot: Spot) -> dict[str, Any]:
     if wrong is not None:
         where, message, suggestion = wrong
         spot.findings.add(message, spot.path + where, spot.node.place, suggestion)
-    elif "default" in schema:
+        return {name: schema[name] for name in ("default",) if name in schema}  # nothing can be checked against it
+    if "default" in schema:
         for where, message in violations(schema, schema["default"])[:1]:
             default = spot.entry("default")
             spot.findings.add(

@@ -99,15 +99,16 @@ def check_key(key: Key, spot: Spot) -> Any:
 
 
 def _check_open(key: Key, spot: Spot) -> None:
-    """Notes a text with expressions that can never give what the key takes."""
+    """Notes a text that is none of what the key takes, and warns of an expression that can only fail: somebody may want that."""
     parsed = parse_template(spot.node.value)
     known = constant(parsed.whole)
     if parsed.whole is None and not parsed.problems and key.kind in WANTED:
         spot.mistake(f"has to be {WANTED[key.kind]}, and a text with an expression in it is text")
     elif known is not None:
-        message = known.reason or value_mistake(key, known.value)
+        left_out = known.value is None and not key.required
+        message = known.reason or (None if left_out else value_mistake(key, known.value))
         if message is not None:
-            spot.mistake(f"{shortened(spot.node.value)}: {message}")
+            spot.warning(f"{shortened(spot.node.value)}: this can only fail: {message}")
 
 
 def check_known(spot: Spot, known: Mapping[str, Key], what: str) -> None:
@@ -281,7 +282,7 @@ def _condition(key: Key, spot: Spot) -> str | None:
     known = constant(parse_bare(value).whole)
     if known is not None and not isinstance(known.value, bool):
         wrong = known.reason or f"a condition must give a boolean, not {type_name(known.value)}"
-        spot.mistake(f"{shortened(value)}: {wrong}")
+        spot.warning(f"{shortened(value)}: this can only fail: {wrong}")
     return unwrap(value)
 
 

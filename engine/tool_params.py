@@ -22,7 +22,8 @@ def wrong_params(params: Mapping[str, Any], schema: Mapping[str, Any]) -> list[t
     return [
         *((name, "the tool needs it") for name in needed if isinstance(name, str) and name not in params),
         *(_unknown(params, known, "the tool has no such parameter") if closed else ()),
-        *_mistyped(params, schema, known),
+        *_half_texts(params, known),
+        *_mistyped(params, schema),
     ]
 
 
@@ -32,7 +33,13 @@ def wrong_inputs(given: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[tu
     return [
         *((name, "the workflow needs it") for name in missing),
         *_unknown(given, inputs, "the workflow has no such input"),
-        *_mistyped(given, {}, inputs),
+        *_half_texts(given, inputs),
+        *(
+            (name + where, message)
+            for name, value in given.items()
+            if name in inputs and not _has_expression(value)
+            for where, message in violations(inputs[name], value)
+        ),
     ]
 
 
@@ -43,20 +50,21 @@ def _unknown(params: Mapping[str, Any], known: Mapping[str, Any], message: str) 
             yield name, f"{message}{f', did you mean {meant}?' if meant else ''}"
 
 
-def _mistyped(
-    params: Mapping[str, Any], schema: Mapping[str, Any], known: Mapping[str, Any]
-) -> Iterator[tuple[str, str]]:
-    definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+def _half_texts(params: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Texts with an expression inside for what is no text."""
     for name, value in params.items():
         wanted = known.get(name)
-        if not isinstance(wanted, Mapping):
+        if not isinstance(value, str) or "${" not in value or not isinstance(wanted, Mapping):
             continue
-        whole = {**definitions, **cast(Mapping[str, Any], wanted)}
-        if isinstance(value, str) and "${" in value:
-            if not parse_template(value).whole and not _takes_text(whole):
-                yield name, f"has to be {_types(whole)}, and a text with an expression in it is text"
-        elif not _has_expression(value):
-            yield from ((name + where, message) for where, message in violations(whole, value))
+        schema = cast(Mapping[str, Any], wanted)
+        if not parse_template(value).whole and not _takes_text(schema):
+            yield name, f"has to be {_types(schema)}, and a text with an expression in it is text"
+
+
+def _mistyped(params: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Checked against the whole schema, whose parts may refer to each other; what it says of the whole object is left out."""
+    fixed = {name: value for name, value in params.items() if not _has_expression(value)}
+    yield from ((where.removeprefix("."), message) for where, message in violations(schema, fixed) if where)
 
 
 def _takes_text(schema: Mapping[str, Any]) -> bool:

@@ -244,6 +244,7 @@ def test_one_mistake_in_a_step(step: str, message: str, suggestion: str | None) 
         ("name: w\ninputs: {a: {type: string, default: 1}}\nsteps: [{id: a, type: set, value: 1}]", "default does not fit", "inputs.a.default", None),
         ("name: w\ninputs: {topic: {}}\nsteps: [{id: a, type: set, value: '${input.topik}'}]", "no input 'topik'", "steps[0].value", "topic"),
         ("name: w\ninputs: {topic: {}}\nsteps: [{id: a, type: set, value: '${topic}'}]", "no 'topic'", "steps[0].value", "input.topic"),
+        ("name: w\ninputs: {a: {items: {type: strin}}}\nschedule: {cron: '@daily', input: {a: [1]}}\nsteps: [{id: a, type: set, value: 1}]", "no JSON type", "inputs.a.items.type", "string"),
         ("name: w\noutput: ${x}\nsteps: [{id: a, type: set, value: 1, output: xx}]", "no output 'x'", "output", "xx"),
         ("name: w\noutput: {a: ['${resutl}']}\nsteps: [{id: a, type: set, value: 1, output: result}]", "no output 'resutl'", "output.a[0]", "result"),
     ],

@@ -16,6 +16,7 @@ SCHEMA = {
         "either": {"type": ["integer", "null"]},
         "filter": {"$ref": "#/$defs/filter"},
         "any": {},
+        "also": {"$ref": "#/properties/count"},
     },
     "$defs": {"filter": {"type": "object", "properties": {"kind": {"enum": ["a", "b"]}}}},
 }
@@ -34,6 +35,7 @@ SCHEMA = {
         ({"path": "x", "count": 0}, {"count": "at least 1"}),
         ({"path": "x", "count": "${input.n} or so"}, {"count": "has to be integer, and a text with an expression"}),
         ({"path": "x", "either": "${input.n}!"}, {"either": "has to be integer or null"}),
+        ({"path": "x", "also": "5"}, {"also": "has to be integer, not string"}),
         ({"path": "x", "filter": {"kind": "c"}}, {"filter.kind": "one of a, b"}),
     ],
 )

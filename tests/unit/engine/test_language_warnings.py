@@ -56,9 +56,6 @@ def test_data_is_warned_of_without_lines() -> None:
     ("step", "message", "column"),
     [
         ("{id: a, type: llm, model: m, prompt: x, temperature: hot}", "has to be a number, not text", 58),
-        ("{id: a, type: llm, model: m, prompt: x, temperature: \"${'hot'}\"}", "${'hot'}: has to be a number, not text", 58),
-        ("{id: a, type: llm, model: m, prompt: x, top_p: '${3 + 4}'}", "at least 0 and at most 1", 52),
-        ("{id: a, type: llm, model: m, prompt: x, max_tokens: '${1 / 0}'}", "cannot be evaluated", 57),
         ("{id: a, type: llm, model: m, prompt: x, max_tokens: '1${input.n}'}", "a text with an expression in it is text", 57),
         ("{id: a, type: llm, model: m, prompt: x, images: photo.png}", "data: or http(s): URLs, not 'photo.png'", 53),
         ("{id: a, type: llm, model: m, prompt: x, images: ['${input.a}', 5]}", "not number", 53),
@@ -67,8 +64,6 @@ def test_data_is_warned_of_without_lines() -> None:
         ("{id: a, type: foreach, items: a b, steps: [{id: b, type: set, value: 1}]}", "has to be a list, not text", 35),
         ("{id: a, type: foreach, items: 'x ${input.x}', steps: [{id: b, type: set, value: 1}]}", "text with an expression", 35),
         ("{id: a, type: http, url: example.com}", "http:// or https://", 30),
-        ("{id: a, type: set, value: 1, if: \"${'yes'}\"}", "a condition must give a boolean, not text", 38),
-        ("{id: a, type: sleep, duration: \"${'soon'}\"}", "not a duration", 36),
         ("{id: a, type: set, value: '${{ input.x }}'}", "an expression has one pair of braces", 32),
     ],
 )  # fmt: skip
@@ -86,3 +81,20 @@ def test_merge_keys_are_refused_in_their_own_words_alone() -> None:
         ("YAML 1.2 has no merge key ", 4, 5)
     ]
     assert load("name: w\nsteps: [{id: a, type: set, value: {'<<': 1}}]").steps[0].fields == {"value": {"<<": 1}}
+
+
+@pytest.mark.parametrize(
+    ("step", "message", "column"),
+    [
+        ("{id: a, type: llm, model: m, prompt: x, temperature: \"${'hot'}\"}", "has to be a number, not text", 58),
+        ("{id: a, type: llm, model: m, prompt: x, top_p: '${3 + 4}'}", "at least 0 and at most 1", 52),
+        ("{id: a, type: llm, model: m, prompt: x, max_tokens: '${1 / 0}'}", "cannot be evaluated", 57),
+        ("{id: a, type: set, value: 1, if: \"${'yes'}\"}", "a condition must give a boolean, not text", 38),
+        ("{id: a, type: sleep, duration: \"${'soon'}\"}", "not a duration", 36),
+        ("{id: a, type: set, value: '${1 // 0}'}", "integer division or modulo by zero", 31),
+    ],
+)  # fmt: skip
+def test_an_expression_that_can_only_fail_is_warned_of(step: str, message: str, column: int) -> None:
+    (found,) = load(steps(step)).warnings
+    assert "this can only fail" in found.message and message in found.message
+    assert (found.line, found.column) == (3, column)
