@@ -39,7 +39,9 @@ def call(transition: Transition, catalogue: Catalogue, row: Row, asked: Calling,
         parent = Parent(run["id"], row["id"], depth)
         started = submit(tx, catalogue, _submission(run, definition, version, asked, parent), transition.now)
     except UserError as error:
-        message = f"the workflow {asked.workflow!r} does not take it: {error.message}" if error.details else error.message
+        message = (
+            f"the workflow {asked.workflow!r} does not take it: {error.message}" if error.details else error.message
+        )
         transition.end_step(row, StepStatus.FAILED, error=StepError(ErrorClass.INVALID_REQUEST, message))
         return
     transition.wait(row, CHILD_RUN, due=due_us)
