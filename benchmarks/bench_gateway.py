@@ -138,6 +138,9 @@ def product(upstream: str) -> Iterator[Served]:
     }
     with tempfile.TemporaryDirectory() as folder:
         up = Gateway(Path(folder), config)
+        up.environment["AIGATEWAY_SERVER__PORT"] = str(
+            up.port
+        )  # the key is made here, whoever listens on the usual port
         try:
             up.serve(workers=0)
             key = json.loads(up.run("keys", "create", "bench", "--json").stdout)["key"]
