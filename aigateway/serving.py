@@ -17,6 +17,7 @@ import uvicorn
 from aigateway import __version__
 from aigateway.banner import print_banner, print_first_key
 from aigateway.garbage import collect_seldom
+from aigateway.http_protocol import HttpProtocol
 from aigateway.open_files import allow_open_files
 from aigateway.reloading import HangUp, Reloader, as_json
 from aigateway.settings import Settings, process_crash_point, process_environment
@@ -88,6 +89,7 @@ async def _serve(
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                http=HttpProtocol,
                 timeout_graceful_shutdown=_REQUESTS_GRACE_S,
             ),
             services.closing,

@@ -1,0 +1,88 @@
+"""An answer's head and the first piece of its body are one write; nothing is held back for longer than a turn of the loop."""
+
+import asyncio
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from aigateway.http_protocol import HttpProtocol
+
+Message = dict[str, Any]
+START: Message = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+EVENTS: Message = {"type": "http.response.start", "status": 200, "headers": []}
+
+
+class Writes(asyncio.Transport):
+    """Remembers each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+def play(*messages: Message | None, request: bytes = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n") -> Writes:
+    """Sends `messages`; None: wait for the turn of the loop to end."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        for message in messages:
+            await (asyncio.sleep(0) if message is None else send(message))
+
+    async def main() -> Writes:
+        config = uvicorn.Config(app, log_config=None, lifespan="off", http=HttpProtocol)
+        config.load()
+        state, transport = ServerState(), Writes()
+        protocol = HttpProtocol(config=config, server_state=state, app_state={})
+        protocol.connection_made(transport)
+        protocol.data_received(request)
+        await asyncio.wait(set(state.tasks))
+        await asyncio.sleep(0)
+        protocol.connection_lost(None)
+        return transport
+
+    return asyncio.run(main())
+
+
+def body(data: bytes, *, more: bool = False) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def test_head_and_body_are_one_write() -> None:
+    (only,) = play(START, body(b"hi")).written
+    assert only.startswith(b"HTTP/1.1 200")
+    assert only.endswith(b"\r\n\r\nhi")
+
+
+def test_a_head_without_a_body_does_not_wait_for_one() -> None:
+    head, *rest = play(EVENTS, None, None, body(b"a", more=True), body(b"b")).written
+    assert head.startswith(b"HTTP/1.1 200")
+    assert head.endswith(b"\r\n\r\n")
+    assert rest == [b"1\r\na\r\n", b"1\r\nb\r\n0\r\n\r\n"]
+
+
+def test_a_body_that_looks_like_a_head_is_none() -> None:
+    size = {**START, "headers": [(b"content-length", b"24")]}
+    written = play(size, body(b"HTTP/1.1 no\n", more=True), body(b"HTTP/1.1 no\n")).written
+    assert b"".join(written).endswith(b"\r\n\r\nHTTP/1.1 no\nHTTP/1.1 no\n")
+
+
+def test_a_connection_that_is_closed_says_all_before() -> None:
+    closing = play(START, body(b"hi"), request=b"GET / HTTP/1.0\r\n\r\n")
+    assert closing.closed
+    assert b"".join(closing.written).endswith(b"hi")
