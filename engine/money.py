@@ -12,10 +12,11 @@ def to_picousd(usd: Decimal) -> int:
 
 def to_usd(picousd: int) -> float:
     """The JSON number for an exact amount."""
-    return float(Decimal(picousd) / PICO_PER_USD)
+    return picousd / PICO_PER_USD  # correctly rounded, as a division of integers is
 
 
 def usd_text(picousd: int) -> str:
     """An exact amount as plain decimal text without trailing zeros, such as `0.00042`."""
-    text = f"{Decimal(picousd) / PICO_PER_USD:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    dollars, rest = divmod(abs(picousd), PICO_PER_USD)
+    sign = "-" if picousd < 0 else ""
+    return f"{sign}{dollars}.{rest:012d}".rstrip("0").rstrip(".")

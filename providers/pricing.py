@@ -7,7 +7,7 @@ the disjoint buckets is a sum without rounding (one rounding at the end where a 
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
@@ -32,6 +32,12 @@ class Rate:
     base: Decimal
     tiers: tuple[tuple[int, Decimal], ...] = ()
 
+    @property
+    def whole_picousd(self) -> int | None:
+        """Pico-dollars a token, where that is a whole number for every prompt."""
+        picousd = self.base * _PICO_PER_TOKEN
+        return int(picousd) if not self.tiers and picousd == picousd.to_integral_value() else None
+
     def at(self, prompt_tokens: int) -> Decimal:
         """The rate for a prompt of that size: the whole prompt is priced at the tier it reaches."""
         rate = self.base
@@ -50,9 +56,26 @@ class Rates:
     cache_write: Rate
     cache_write_1h: Rate
     output: Rate
+    whole_picousd: tuple[int, int, int, int, int] | None = field(init=False, compare=False, repr=False)
+    """The same in pico-dollars a token, where all are whole numbers for every prompt: most are, and decimals cost more than all else."""
+
+    def __post_init__(self) -> None:
+        """Work out `whole_picousd`."""
+        rates = (self.input, self.cache_read, self.cache_write, self.cache_write_1h, self.output)
+        whole = tuple(found for rate in rates if (found := rate.whole_picousd) is not None)
+        object.__setattr__(self, "whole_picousd", whole if len(whole) == len(rates) else None)
 
     def cost(self, usage: Usage) -> int:
         """The exact cost in pico-dollars, rounded once, never negative."""
+        if self.whole_picousd is not None:
+            plain, read, write, write_1h, output = self.whole_picousd
+            return (
+                usage.input * plain
+                + usage.cache_read * read
+                + usage.cache_write * write
+                + usage.cache_write_1h * write_1h
+                + usage.output * output
+            )
         prompt = usage.prompt_tokens
         usd_millions = (
             usage.input * self.input.at(prompt)
@@ -62,6 +85,16 @@ class Rates:
             + usage.output * self.output.at(prompt)
         )
         return int((usd_millions * _PICO_PER_TOKEN).to_integral_value(rounding=ROUND_HALF_EVEN))
+
+    def worst(self, prompt_tokens: int, output_tokens: int, *, for_an_hour: bool) -> int:
+        """The most that so many tokens can cost: no cache helps, all of it may be written to one."""
+        if self.whole_picousd is not None:
+            plain, _, write, write_1h, output = self.whole_picousd
+            return prompt_tokens * max(plain, write, write_1h if for_an_hour else 0) + output_tokens * output
+        ways = [Usage(input=prompt_tokens), Usage(cache_write=prompt_tokens)]
+        if for_an_hour:
+            ways.append(Usage(cache_write_1h=prompt_tokens))
+        return max(self.cost(replace(way, output=output_tokens)) for way in ways)
 
 
 _FREE = Rates(*(Rate(Decimal(0)),) * 5)
@@ -111,9 +144,7 @@ class PriceBook:
         if rates is None:
             return None
         limit = DEFAULT_MAX_TOKENS if max_tokens is None else max_tokens
-        plain = rates.cost(Usage(input=prompt_tokens, output=limit))
-        worst = max(plain, rates.cost(Usage(cache_write=prompt_tokens, output=limit)))
-        return max(worst, rates.cost(Usage(cache_write_1h=prompt_tokens, output=limit))) if for_an_hour else worst
+        return rates.worst(prompt_tokens, limit, for_an_hour=for_an_hour)
 
     def rates(self, provider: ProviderConfig, model: str) -> Rates | None:
         """The rates in force, or None where none are known."""
