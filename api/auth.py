@@ -4,6 +4,7 @@ Plain ASGI: Starlette's BaseHTTPMiddleware makes several tasks a request (resear
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from engine.errors import AIGatewayError, Forbidden
 from engine.tracing import Span, Tracer, trace_id
 
 log = structlog.get_logger(__name__)
+_LEVELS = logging.getLogger(__name__)  # asked first: a line that nobody wants would cost as much as many another part
 
 _HOW_TO_SHOW_ONE = "send it as `Authorization: Bearer agw-…` or `x-api-key`; `aigateway keys create NAME` makes one"
 _OPEN_PATHS = frozenset({"/", "/health", "/ready"})
@@ -74,9 +76,10 @@ class Gate:
         except asyncio.CancelledError:  # the server ends, and has waited long enough for this one
             await answer.fail(HttpError(503, "shutting_down", "this server is shutting down; ask again"))
         finally:
-            elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
-            tell = log.debug if scope["path"] in self._open else log.info
-            tell("request", action="http", path=scope["path"], status=answer.status, ms=elapsed_ms)
+            if _LEVELS.isEnabledFor(logging.INFO):
+                elapsed_ms = round((time.perf_counter() - started) * 1000, 3)
+                tell = log.debug if scope["path"] in self._open else log.info
+                tell("request", action="http", path=scope["path"], status=answer.status, ms=elapsed_ms)
             if span is not None:
                 hot = scope["method"] == "POST" and scope["path"] in self._hot
                 end_span(span, scope, answer.status, hot=hot)

@@ -47,17 +47,18 @@ class OverheadHistogram:
             buckets=_OVERHEAD_EDGES_S,
             registry=registry,
         )
-        self._named: set[tuple[str, str]] = set()
+        self._named: dict[tuple[str, str], Histogram] = {}
 
     def observe(self, seconds: float, provider: str, model: str) -> None:
         """Count one request."""
         pair = (provider, model)
-        if pair not in self._named:
+        named = self._named.get(pair)
+        if named is None:
             if len(self._named) >= MOST_LABELS:
-                pair = OTHER[:2]
+                named = self._histogram.labels(*OTHER[:2])
             else:
-                self._named.add(pair)
-        self._histogram.labels(*pair).observe(max(0.0, seconds))
+                named = self._named[pair] = self._histogram.labels(*pair)
+        named.observe(max(0.0, seconds))
 
 
 OVERHEAD = OverheadHistogram()
