@@ -22,6 +22,7 @@ class KeyRing:
         self._database = database
         self._clock = clock
         self._known: OrderedDict[str, tuple[float, ApiKey | None]] = OrderedDict()
+        self._by_id: OrderedDict[str, ApiKey] = OrderedDict()
 
     async def of_request(self, headers: Headers) -> ApiKey | None:
         """The key of a request, a revoked one too; None where it carries none that was ever made."""
@@ -30,6 +31,10 @@ class KeyRing:
             if digest is not None and (key := await self._find(digest)) is not None:
                 return key
         return None
+
+    def limits_of(self, key_id: str | None) -> ApiKey | None:
+        """A key that made a request lately, with its models and limits, which never change; whether it still holds is not told."""
+        return None if key_id is None else self._by_id.get(key_id)
 
     def forget(self) -> None:
         """Look everything up anew: keys were made or revoked here."""
@@ -45,6 +50,11 @@ class KeyRing:
         self._known.move_to_end(digest)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
+        if key is not None:
+            self._by_id[key.id] = key
+            self._by_id.move_to_end(key.id)
+        while len(self._by_id) > _REMEMBERED:
+            self._by_id.popitem(last=False)
         return key
 
 

@@ -74,8 +74,9 @@ class ChatBook:
         """Durable when it returns. Raises: BudgetExceeded, LimitExceeded, Forbidden; UserError for a price that has to be known."""
         if self.services.reject_unknown_prices:
             refuse_unknown_price(intent)
-        write, process_id = self.services.database.write, self.services.process_id
-        self._note(await write(lambda tx: open_admitted(tx, intent, process_id)))
+        services, key = self.services, self.services.keys.limits_of(intent.scope.key_id)
+        opened = services.database.write(lambda tx: open_admitted(tx, intent, services.process_id, key))
+        self._note(await opened)
 
     async def check(self, intent: Intent) -> None:
         """The same for what is answered here, without an upstream: nothing is booked. Raises like `open`, prices aside."""

@@ -48,20 +48,23 @@ class Admission:
     standings: tuple[Standing, ...] = ()
 
 
-def open_admitted(tx: Tx, intent: Intent, worker_id: str) -> Admission:
-    """Write the intent where the call may be made, else return why not: Forbidden, LimitExceeded or BudgetExceeded."""
+def open_admitted(tx: Tx, intent: Intent, worker_id: str, key: ApiKey | None = None) -> Admission:
+    """Write the intent where the call may be made, else return why not: Forbidden, LimitExceeded or BudgetExceeded.
+
+    `key`: the intent's, where the caller has it at hand; else it is looked up.
+    """
     note_unknown_price(tx, intent)
-    admission = admit(tx, intent)
+    admission = admit(tx, intent, key)
     if admission.refused is None:
         open_request(tx, intent, worker_id)
     return admission
 
 
-def admit(tx: Tx, intent: Intent) -> Admission:
+def admit(tx: Tx, intent: Intent, key: ApiKey | None = None) -> Admission:
     """Whether this call may be made now. The locks hold until the transaction ends."""
     admission = Admission()
     if intent.scope.key_id is not None and intent.kind in LIMITED:
-        key = key_by_id(tx, intent.scope.key_id)
+        key = key or key_by_id(tx, intent.scope.key_id)
         admission = admission if key is None else _by_key(tx, key, intent)
     refused = admission.refused or _refused_by_budget(tx, intent)
     return admission if refused is admission.refused else replace(admission, refused=refused)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Asked:
     """`loop` is None for a thread that waits."""
 
@@ -24,7 +24,7 @@ class Asked:
         return self.future.cancelled()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Answer:
     """What came of an `Asked`: a value, or the error to raise."""
 

@@ -129,22 +129,23 @@ def rejecting(tx: Tx, call: Mapping[str, Any]) -> list[Row]:
 
 
 def _of_call(tx: Tx, statements: Mapping[int, Statement], call: Mapping[str, Any]) -> list[Row]:
-    targets = [
-        "all",
-        f"provider:{call['provider']}",
-        f"model:{call['model']}",
-        f"model:{call['requested_model']}",
-        f"model:{call['provider']}/{call['model']}",
-        f"workflow:{call['workflow_name']}",
-        f"key:{call['key_id']}",
-    ]
-    places = _PLAIN_TARGETS
-    if call["tags"]:
-        places += _TAGS
-        targets += [f"tag:{name}:{value}" for name, value in call["tags"].items()][:_TAGS]
-    found: dict[str, Any] = dict.fromkeys((f"target{number}" for number in range(places)), "")
-    found |= {f"target{number}": target for number, target in enumerate(targets)}
-    return tx.all(statements[places], {**found, "key_id": call["key_id"]})
+    provider, model, key_id = call["provider"], call["model"], call["key_id"]
+    found: dict[str, Any] = {
+        "target0": "all",
+        "target1": f"provider:{provider}",
+        "target2": f"model:{model}",
+        "target3": f"model:{call['requested_model']}",
+        "target4": f"model:{provider}/{model}",
+        "target5": f"workflow:{call['workflow_name']}",
+        "target6": f"key:{key_id}",
+        "key_id": key_id,
+    }
+    if not call["tags"]:
+        return tx.all(statements[_PLAIN_TARGETS], found)
+    tags = [f"tag:{name}:{value}" for name, value in call["tags"].items()][:_TAGS]
+    tags += [""] * (_TAGS - len(tags))
+    found |= {f"target{number}": tag for number, tag in enumerate(tags, _PLAIN_TARGETS)}
+    return tx.all(statements[_PLAIN_TARGETS + _TAGS], found)
 
 
 def open_picousd(tx: Tx, budget: Row, now: int) -> int:

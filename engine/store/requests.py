@@ -166,25 +166,26 @@ def settle_request(tx: Tx, done: Settlement) -> Row | None:
     tx.point("settle_request")
     usage = done.usage
     values: dict[str, Any] = {
-        "status": "succeeded" if done.success else "failed",
-        "prompt_tokens": usage.prompt_tokens if usage else None,
-        "completion_tokens": usage.output if usage else None,
-        "total_tokens": usage.total_tokens if usage else None,
-        "cached_tokens": usage.cache_read if usage else None,
-        "cache_write_tokens": usage.cache_writes if usage else None,
-        "cache_write_1h_tokens": usage.cache_write_1h if usage else None,
-        "reasoning_tokens": usage.reasoning if usage else None,
-        "cost_picousd": done.cost_picousd,
-        "cost_source": done.cost_source.value,
-        "latency_ms": done.latency_us / 1000,
-        "ttft_ms": None if done.ttft_us is None else done.ttft_us / 1000,
-        "success": done.success,
-        "status_code": done.status_code,
-        "error_class": done.error_class.value if done.error_class else None,
-        "error": None if done.error is None else storable(done.error),
-        "finished_us": done.finished_us,
+        "call": done.id,
+        "new_status": "succeeded" if done.success else "failed",
+        "new_prompt_tokens": usage.prompt_tokens if usage else None,
+        "new_completion_tokens": usage.output if usage else None,
+        "new_total_tokens": usage.total_tokens if usage else None,
+        "new_cached_tokens": usage.cache_read if usage else None,
+        "new_cache_write_tokens": usage.cache_writes if usage else None,
+        "new_cache_write_1h_tokens": usage.cache_write_1h if usage else None,
+        "new_reasoning_tokens": usage.reasoning if usage else None,
+        "new_cost_picousd": done.cost_picousd,
+        "new_cost_source": done.cost_source.value,
+        "new_latency_ms": done.latency_us / 1000,
+        "new_ttft_ms": None if done.ttft_us is None else done.ttft_us / 1000,
+        "new_success": done.success,
+        "new_status_code": done.status_code,
+        "new_error_class": done.error_class.value if done.error_class else None,
+        "new_error": None if done.error is None else storable(done.error),
+        "new_finished_us": done.finished_us,
     }
-    rows = tx.all(_SETTLE, {"call": done.id} | {f"new_{name}": value for name, value in values.items()})
+    rows = tx.all(_SETTLE, values)
     return rows[0] if rows else None
 
 
