@@ -21,6 +21,11 @@ class LineBuffer:
         self._size = 0
         self._max = max_line_bytes
 
+    @property
+    def holds(self) -> bool:
+        """Whether there is an unfinished line."""
+        return bool(self._pieces)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that `data` completes, without their ends. Raises: LineTooLong."""
         if b"\n" not in data and b"\r" not in data and not self._ends_with_cr():

@@ -22,7 +22,7 @@ from providers.usage import reported_cost_picousd, usage_from_openai
 
 # o-series and gpt-5 on refuse `max_tokens`; older models and other vendors' servers may know nothing else.
 _NEW_LIMIT_MODELS = re.compile(r"(^|/)(o\d|gpt-([5-9]|\d\d)|codex-|chatgpt-)")
-_CONTENT_KEYS = ("content", "tool_calls", "reasoning_content", "reasoning", "refusal", "function_call", "audio")
+_OTHER_CONTENT_KEYS = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call", "audio")
 
 
 class OpenAIProvider:
@@ -131,7 +131,7 @@ class ChunkReader:
             events = self._events.feed(data)
         except LineTooLong as error:
             raise ProviderError.unseen(ErrorClass.SERVER_ERROR, f"The upstream sent {error}.") from error
-        yield from self._chunks(events)
+        return self._chunks(events)
 
     def close(self) -> Iterator[Chunk]:
         """What the end of the stream completes. Raises: ProviderError where the answer is not whole."""
@@ -154,13 +154,14 @@ class ChunkReader:
             body: Any = orjson.loads(event.data)
         except orjson.JSONDecodeError as error:
             raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream sent a malformed chunk.") from error
-        if complaint := complaint_in(body):
+        if not isinstance(body, dict):
+            raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream sent a chunk that is no object.")
+        body = as_object(body)  # pyright: ignore[reportUnknownArgumentType]
+        if "error" in body and (complaint := complaint_in(body)):
             error = failure(complaint, status=None, headers={})
             error.maybe_billed = True
             raise error
-        if not isinstance(body, dict):
-            raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream sent a chunk that is no object.")
-        return self._read(as_object(body), followed=followed)  # pyright: ignore[reportUnknownArgumentType]
+        return self._read(body, followed=followed)
 
     def _read(self, body: Json, *, followed: bool) -> Chunk:
         has_content, finish_reason = False, None
@@ -168,7 +169,7 @@ class ChunkReader:
         for choice in choices:
             index = as_count(choice.get("index")) or 0
             delta = as_object(choice.get("delta"))
-            has_content = has_content or any(delta.get(key) for key in _CONTENT_KEYS)
+            has_content = has_content or bool(delta.get("content")) or any(map(delta.get, _OTHER_CONTENT_KEYS))
             self._begun.add(index)
             if reason := as_text(choice.get("finish_reason")):
                 finish_reason = reason
@@ -176,14 +177,16 @@ class ChunkReader:
         if finish_reason == "error":
             raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream broke its answer off with an error.")
         told: Any = body.get("usage")
-        if told is None and not self._keep_null_usage:
-            body.pop("usage", None)
+        if told is None:
+            if not self._keep_null_usage:
+                body.pop("usage", None)
+            return Chunk(body, has_content=has_content, finish_reason=finish_reason, followed=followed)
         return Chunk(
             body,
             has_content=has_content,
             finish_reason=finish_reason,
             usage=usage_from_openai(told),
-            usage_only=not choices and told is not None,
+            usage_only=not choices,
             reported_cost_picousd=reported_cost_picousd(told),
             followed=followed,
         )

@@ -128,7 +128,7 @@ class Answer:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
     """One `chat.completion.chunk`. `has_content` is true for text, refusal, reasoning and tool deltas alone.
 

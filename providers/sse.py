@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from providers.lines import MAX_LINE_BYTES, LineBuffer, LineTooLong
 
+_DATA = b"data: "
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Event:
     """One event: its type (`message` where none was named) and its data lines joined by LF, still encoded."""
 
@@ -26,6 +28,9 @@ class EventParser:
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes. Raises: LineTooLong where an event grows past its bound."""
+        if self._is_one_event(data):
+            self._first = False
+            return [Event("message", data[len(_DATA) : -2])]
         events: list[Event] = []
         for line in self._lines.feed(data):
             if self._first:
@@ -42,6 +47,19 @@ class EventParser:
             self._field(line)
         event = self._dispatch()
         return [event] if event else []
+
+    def _is_one_event(self, data: bytes) -> bool:
+        """Whether it is one event in one line, with nothing of another before it: what most upstreams send most of the time."""
+        return (
+            data.startswith(_DATA)
+            and data.endswith(b"\n\n")
+            and data.find(b"\n") == len(data) - 2
+            and b"\r" not in data
+            and self._type == "message"
+            and not self._data
+            and not self._lines.holds
+            and len(data) <= self._max
+        )
 
     def _field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")

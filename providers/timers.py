@@ -65,7 +65,7 @@ class _Watch:
         return self
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # finding the loop would cost more than all else here
         assert task is not None
         self._waiting, self._cancelling = task, task.cancelling()
         if self._timer is None or self._timer.when() > self._deadline:
