@@ -21,6 +21,7 @@ MAX_BODY_BYTES = 32 * 1024 * 1024
 _FEW_DIGITS = len(str(MAX_BODY_BYTES)) - 1  # a length of so many is small enough
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _BROKEN = "aigateway.broken"  # a key of our own in the last message: servers pass over it
+_WATCHED_AFTER_S = 0.05
 _EVENT_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache, no-transform",
@@ -157,22 +158,29 @@ async def until_disconnect(receive: Receive) -> None:
 async def unless_disconnected(work: Awaitable[T], receive: Receive, *, cancel: bool) -> T | None:
     """The result of `work`, or None where the client left first and `cancel` says that `work` is then cancelled.
 
-    Otherwise it goes on to its end: what is sent to a client that has gone is dropped by the server.
+    Otherwise it goes on to its end: what is sent to a client that has gone is dropped by the server. A client that leaves at
+    once is seen a moment later: short work is done before a task that watches for it would be of use.
     """
     if not cancel:
         return await work
     left = False
-    working = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    working = asyncio.current_task(loop)
     assert working is not None
     stop = working.cancel
+    watching: asyncio.Task[None] | None = None
 
     def leave(_: object) -> None:
         nonlocal left
         left = True
         stop()
 
-    watching = asyncio.ensure_future(until_disconnect(receive))
-    watching.add_done_callback(leave)
+    def watch() -> None:
+        nonlocal watching
+        watching = loop.create_task(until_disconnect(receive))
+        watching.add_done_callback(leave)
+
+    soon = loop.call_later(_WATCHED_AFTER_S, watch)
     try:
         return await work
     except asyncio.CancelledError:
@@ -181,5 +189,7 @@ async def unless_disconnected(work: Awaitable[T], receive: Receive, *, cancel: b
         working.uncancel()
         return None
     finally:
-        watching.remove_done_callback(leave)
-        watching.cancel()
+        soon.cancel()
+        if watching is not None:
+            watching.remove_done_callback(leave)
+            watching.cancel()
