@@ -70,23 +70,26 @@ class ChatBook:
     services: Services
     standings: tuple[Standing, ...] = ()
 
-    async def open(self, intent: Intent) -> None:
+    def open(self, intent: Intent) -> Awaitable[None]:
         """Durable when it returns. Raises: BudgetExceeded, LimitExceeded, Forbidden; UserError for a price that has to be known."""
         if self.services.reject_unknown_prices:
             refuse_unknown_price(intent)
         services, key = self.services, self.services.keys.limits_of(intent.scope.key_id)
-        opened = services.database.write(lambda tx: open_admitted(tx, intent, services.process_id, key))
-        self._note(await opened)
+        return services.database.begin_write(lambda tx: open_admitted(tx, intent, services.process_id, key), self._note)
 
     async def check(self, intent: Intent) -> None:
         """The same for what is answered here, without an upstream: nothing is booked. Raises like `open`, prices aside."""
         self._note(await self.services.database.write(lambda tx: admit(tx, intent)))
 
-    async def settle(self, settlement: Settlement) -> None:
+    def settle(self, settlement: Settlement) -> Awaitable[None]:
         """Durable when it returns."""
-        await self.services.database.write(lambda tx: settle_call(tx, settlement))
+        return self.services.database.begin_write(lambda tx: settle_call(tx, settlement), _nothing)
 
     def _note(self, admission: Admission) -> None:
         self.standings = admission.standings
         if admission.refused is not None:
             raise admission.refused
+
+
+def _nothing(_: None) -> None:
+    """There is nothing to take."""

@@ -4,7 +4,7 @@ The rows live in `requests` (engine/store/requests.py). Intent first, then outco
 request is sent, and an attempt whose end nobody saw stays visible as `unknown`, never as free.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -152,12 +152,12 @@ def refuse_unknown_price(intent: Intent) -> None:
 
 
 class Book(Protocol):
-    """Where upstream calls are booked."""
+    """Where upstream calls are booked. What is awaited may be shielded: it goes on though its caller is cancelled."""
 
-    async def open(self, intent: Intent) -> None:
+    def open(self, intent: Intent) -> Awaitable[None]:
         """Durable when it returns. Raises: BudgetExceeded where the worst case does not fit."""
         ...
 
-    async def settle(self, settlement: Settlement) -> None:
+    def settle(self, settlement: Settlement) -> Awaitable[None]:
         """Keeps the outcome: durable when it returns, or together with the step's own result."""
         ...

@@ -124,11 +124,13 @@ class Desk:
         """A call whose intent is durable. Raises: BudgetExceeded, and whatever the book raises."""
         call = Call(self, errand, candidate, self._intent(errand, candidate))
         self._observed.began(candidate.key)
-        opening = self._keeper.keep(errand.book.open(call.intent))
+        opening: asyncio.Future[None] | None = None
         try:
+            opening = self._keeper.keep(errand.book.open(call.intent))
             await asyncio.shield(opening)
         except asyncio.CancelledError:
-            self._keeper.keep(self._undo(opening, call))
+            if opening is not None:
+                self._keeper.keep(self._undo(opening, call))
             raise
         except AIGatewayError as error:
             self._observed.ended(candidate.key)
@@ -187,7 +189,7 @@ class Desk:
         """Wait for the bookings that cancelled callers left behind: call it before the database is closed."""
         await self._keeper.drain()
 
-    async def _undo(self, opening: asyncio.Task[None], call: Call) -> None:
+    async def _undo(self, opening: "asyncio.Future[None]", call: Call) -> None:
         """The caller left while the intent was being written: if it was, say that nothing was sent."""
         await asyncio.wait([opening])
         if not opening.cancelled() and may_be_written(opening.exception()):

@@ -5,8 +5,8 @@ process lives. A call whose outcome was never written stays open in the ledger, 
 """
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+import time
+from collections.abc import Awaitable
 
 import structlog
 
@@ -26,25 +26,33 @@ class Bookkeeper:
     def __init__(self, *, answer_waits_s: float = ANSWER_WAITS_S, drain_s: float = DRAIN_S) -> None:
         self._answer_waits_s = answer_waits_s
         self._drain_s = drain_s
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Future[None]] = set()
 
-    def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run it to its end, whatever becomes of who asked."""
-        task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
+    def keep(self, work: Awaitable[None]) -> "asyncio.Future[None]":
+        """Let it go on to its end, whatever becomes of who asked."""
+        running = asyncio.ensure_future(work)
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+        return running
 
     async def settle(self, book: Book, settlement: Settlement) -> None:
         """Return when the outcome is durable. Raises: RetryableError where the database is away for too long; trying goes on."""
-        booking = self.settle_later(book, settlement)
-        done, _ = await asyncio.wait([booking], timeout=self._answer_waits_s)
+        deadline = time.monotonic() + self._answer_waits_s
+        booking = self.keep(book.settle(settlement))  # by itself where it is taken at once, as almost all are
+        try:
+            done, _ = await asyncio.wait([booking], timeout=self._answer_waits_s)
+        except asyncio.CancelledError:
+            self.keep(_insist(book, settlement, booking))
+            raise
+        if not done or isinstance(booking.exception(), RetryableError):
+            booking = self.keep(_insist(book, settlement, booking))
+            done, _ = await asyncio.wait([booking], timeout=max(0.0, deadline - time.monotonic()))
         if not done:
             message = "the upstream has answered, but the database has not taken the call's cost; it is tried on"
             raise RetryableError("database_unavailable", message)
         booking.result()
 
-    def settle_later(self, book: Book, settlement: Settlement) -> asyncio.Task[None]:
+    def settle_later(self, book: Book, settlement: Settlement) -> "asyncio.Future[None]":
         """The same for an outcome that nobody waits for."""
         return self.keep(_insist(book, settlement))
 
@@ -63,13 +71,14 @@ def may_be_written(error: BaseException | None) -> bool:
     return error is None or (isinstance(error, RetryableError) and not isinstance(error, LimitExceeded))
 
 
-async def _insist(book: Book, settlement: Settlement) -> None:
-    """Until it is taken; safe to repeat, the first settlement stands. Raises what is no use to repeat."""
+async def _insist(book: Book, settlement: Settlement, tried: Awaitable[None] | None = None) -> None:
+    """Until it is taken; safe to repeat, the first settlement stands. `tried` is a try under way. Raises what is no use to repeat."""
     refused = False
     while True:
         try:
-            await book.settle(settlement)
+            await (tried or book.settle(settlement))
         except RetryableError as error:
+            tried = None
             if not refused:
                 log.warning("call not booked yet", action="settle", call=settlement.id, error=error.message)
             refused = True

@@ -14,11 +14,15 @@ Result = TypeVar("Result")
 
 async def whole(call: Awaitable[Result], timeouts: Timeouts) -> Result:
     """The result of `call` within the total time. Raises: ProviderError(timeout)."""
+    loop = asyncio.get_running_loop()
+    watch = _Watch(loop)
     try:
-        async with asyncio.timeout(timeouts.total_s):
+        with watch.until(loop.time() + timeouts.total_s):
             return await call
     except TimeoutError as error:
         raise _late(f"no answer within {timeouts.total_s:g} s") from error
+    finally:
+        watch.close()
 
 
 async def paced(chunks: AsyncGenerator[Chunk, None], timeouts: Timeouts) -> AsyncGenerator[Chunk, None]:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from engine.errors import AIGatewayError
+
 
 @dataclass(slots=True, eq=False)
 class Asked:
@@ -18,6 +20,7 @@ class Asked:
     work: Callable[[Any], Any]
     future: "asyncio.Future[Any] | Future[Any]"
     loop: asyncio.AbstractEventLoop | None = None
+    take: Callable[[Any], Any] | None = None  # makes the answer of what `work` returned, where the asker waits
 
     def given_up(self) -> bool:
         """Whether nobody wants the answer any more; what has begun is finished all the same."""
@@ -37,10 +40,15 @@ class Answer:
         future = self.asked.future
         if future.cancelled():
             return
-        if self.error is None:
-            future.set_result(self.value)
-        else:
+        if self.error is not None:
             future.set_exception(self.error)
+            return
+        try:
+            value = self.value if self.asked.take is None else self.asked.take(self.value)
+        except AIGatewayError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(value)
 
 
 def hand_out(answers: Iterable[Answer]) -> None:

@@ -22,6 +22,7 @@ from engine.store.refusals import provoke
 from engine.store.statements import Bound, Statement
 
 T = TypeVar("T")
+R = TypeVar("R")
 Row = dict[str, Any]
 
 GROUP_LIMIT = 64  # members of one commit; bounds how long the writer holds SQLite's lock
@@ -119,6 +120,10 @@ class Database:
         """Run in a transaction that writes; the answer is durable. Raises what `work` raises, RetryableError on lost connections."""
         return await self._ask(self._writes, work)
 
+    def begin_write(self, work: Callable[[Tx], T], take: Callable[[T], R]) -> "asyncio.Future[R]":
+        """`write` for who may be cancelled while it goes on; `take` makes its answer, on the event loop. May raise AIGatewayError."""
+        return self._ask(self._writes, work, take)
+
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Run in a transaction that only reads."""
         return await self._ask(self._reads, work)
@@ -135,11 +140,16 @@ class Database:
         for thread in self._threads:
             thread.join(timeout=30)
 
-    def _ask(self, line: "queue.SimpleQueue[Asked | None]", work: Callable[[Tx], T]) -> "asyncio.Future[T]":
+    def _ask(
+        self,
+        line: "queue.SimpleQueue[Asked | None]",
+        work: Callable[[Tx], Any],
+        take: Callable[[Any], Any] | None = None,
+    ) -> "asyncio.Future[Any]":
         self._refuse_if_closed()
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        line.put(Asked(work, future, loop))
+        future: asyncio.Future[Any] = loop.create_future()
+        line.put(Asked(work, future, loop, take))
         return future
 
     def _submit(self, line: "queue.SimpleQueue[Asked | None]", work: Callable[[Tx], T]) -> "Future[T]":
