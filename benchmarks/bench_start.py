@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from gateway import clean_environment
 from services import free_port
 
-FLOOR = "import fastapi, uvicorn, sqlalchemy, aiohttp, dramatiq, jinja2, structlog, pydantic"
+FLOOR = "import fastapi, uvicorn, sqlalchemy, httptools, dramatiq, jinja2, structlog, pydantic"
 RUNS = 5
 
 

@@ -1,7 +1,7 @@
 """The floor that `bench_gateway.py` measures against: FastAPI and aiohttp passing bytes on, and nothing else.
 
 It reads nothing, books nothing, checks nothing: the cost of HTTP in, HTTP out in Python. Started as
-`python gateway_floor.py PORT UPSTREAM`.
+`python gateway_floor.py PORT UPSTREAM LOOP`, LOOP being uvicorn's name of an event loop: asyncio or uvloop.
 """
 
 import sys
@@ -43,4 +43,4 @@ async def pieces(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
 
 
 if __name__ == "__main__":
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), loop=sys.argv[3], log_level="error", access_log=False)
