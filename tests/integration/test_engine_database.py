@@ -11,7 +11,7 @@ from services import PostgresServer
 from sqlalchemy import bindparam, func, insert, select
 
 from engine.clock import now_us
-from engine.errors import RetryableError
+from engine.errors import RetryableError, UserError
 from engine.ports import Failed, Succeeded
 from engine.states import ErrorClass
 from engine.store.database import Database, Tx
@@ -55,6 +55,26 @@ def test_many_writes_at_once_all_stand_and_one_that_fails_takes_none_along(datab
     database.close()
     assert row == {"number": 300}
     assert [type(error).__name__ for error in failed] in (["IntegrityError"], ["UniqueViolation"])
+
+
+def test_what_an_asker_takes_may_be_an_error_of_its_own_and_its_write_stands(database_url: str) -> None:
+    database = Database(database_url)
+
+    def take(rows: int) -> str:
+        if rows != 1:
+            raise UserError("refused", "taken back")
+        return "taken"
+
+    async def both() -> list[object]:
+        one = {"name": "one", "value": "v"}
+        works = [lambda tx: tx.run(SET, one), lambda tx: 7]
+        return await asyncio.gather(*(database.begin_write(work, take) for work in works), return_exceptions=True)
+
+    taken, refused = asyncio.run(both())
+    assert taken == "taken"
+    assert isinstance(refused, UserError)
+    assert asyncio.run(database.read(lambda tx: tx.one(COUNT))) == {"number": 1}
+    database.close()
 
 
 def test_what_is_answered_is_seen_by_the_next_read(database_url: str) -> None:

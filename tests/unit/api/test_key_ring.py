@@ -39,6 +39,14 @@ def test_every_way_to_show_a_key_is_understood(stage: Stage) -> None:
         assert key.name == "mine"
 
 
+def test_the_limits_of_a_key_that_asked_are_at_hand(stage: Stage) -> None:
+    ring, told = KeyRing(stage.database), made(stage).encode()
+    key = asyncio.run(ring.of_request([(b"x-api-key", told)]))
+    assert key is not None
+    assert ring.limits_of(key.id) == key
+    assert ring.limits_of("another") is ring.limits_of(None) is None
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -27,6 +27,25 @@ def test_events_do_not_depend_on_where_the_stream_is_cut(cuts: list[int]) -> Non
     assert events + parser.close() == EVENTS
 
 
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        ([b"data: a\n\n", b"data: b\n\n"], [Event("message", b"a"), Event("message", b"b")]),
+        ([b"event: x\n", b"data: a\n\n"], [Event("x", b"a")]),
+        ([b"data: a\n", b"data: b\n\n"], [Event("message", b"a\nb")]),
+        ([b"da", b"data: a\n\n", b"data: b\n\n"], [Event("message", b"b")]),
+        ([b"data: a\r", b"data: b\n\n"], [Event("message", b"a\nb")]),
+        ([b"data: a\n\n\n", b"data: b\r\n\n"], [Event("message", b"a"), Event("message", b"b")]),
+        ([b"data:  a\n\n", b"data: \n\n"], [Event("message", b" a"), Event("message", b"")]),
+        ([b"data: a\n\n", b"\xef\xbb\xbfdata: b\n\n"], [Event("message", b"a")]),
+    ],
+)
+def test_an_event_in_one_piece_is_what_it_would_be_in_many(pieces: list[bytes], expected: list[Event]) -> None:
+    whole, bytewise = EventParser(), EventParser()
+    assert [event for piece in pieces for event in whole.feed(piece)] == expected
+    assert [event for byte in b"".join(pieces) for event in bytewise.feed(bytes([byte]))] == expected
+
+
 def test_an_event_without_its_blank_line_comes_at_the_end() -> None:
     parser = EventParser()
     assert parser.feed(b"data: [DONE]") == []
