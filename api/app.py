@@ -1,7 +1,7 @@
 """The FastAPI application: all routes, the error shape, the gate. Built once per process by the composition root."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from json import JSONDecodeError
 from typing import Any
 
@@ -13,12 +13,13 @@ from starlette.routing import Match, Route
 
 from api import budgets, config, health, keys, ledger, mcp, metrics, models, providers, runs, schedules, workflows
 from api.anthropic_errors import shaped
-from api.asgi import MAX_BODY_BYTES, App, too_large
+from api.asgi import MAX_BODY_BYTES, App, Scope, too_large
 from api.auth import Gate
 from api.chat import begin_chat
 from api.conversations import ConversationEndpoint
 from api.embeddings import EmbeddingsEndpoint
 from api.errors import HttpError, Problem, internal_problem, problem_of
+from api.hot_runs import HotRuns
 from api.idempotency import Idempotent
 from api.json_mistakes import why_no_json
 from api.mcp_server import McpEndpoint
@@ -66,7 +67,7 @@ def create_app(services: Services) -> App:
     gate = Gate(
         app,
         services.keys,
-        hot=hot,
+        hot=_past_the_layers(hot, HotRuns(services, app)),
         keys_required=keys_required,
         metrics_open=services.metrics_open,
         on_loopback=services.on_loopback,
@@ -87,6 +88,14 @@ def hot_routes(services: Services) -> dict[str, App]:
     under_way: dict[str, asyncio.Event] = {}
     routes: dict[str, App] = {path: Idempotent(services, app, under_way) for path, app in answering.items()}
     return routes | {"/v1/messages/count_tokens": CountTokensEndpoint(services)}
+
+
+def _past_the_layers(posted: Mapping[str, App], runs: HotRuns) -> Callable[[Scope], App | None]:
+    def find(scope: Scope) -> App | None:
+        endpoint = posted.get(scope["path"]) if scope["method"] == "POST" else None
+        return endpoint or runs.endpoint(scope)
+
+    return find
 
 
 async def _known(_: Request, error: Exception) -> JSONResponse:

@@ -1,6 +1,7 @@
 """The few pieces of plain ASGI that hot routes are made of: read a body, send JSON, send events, notice that the client left."""
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeVar, cast
@@ -95,7 +96,10 @@ def _inside(outer: Any) -> Iterable[Any]:
 
 async def send_json(send: Send, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
     """A whole answer."""
-    data = orjson.dumps(body)
+    try:
+        data = orjson.dumps(body)
+    except TypeError:  # integers beyond 64 bits, lone surrogates, more levels than orjson takes
+        data = json.dumps(body, separators=(",", ":")).encode()
     told = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
     await send({"type": "http.response.start", "status": status, "headers": encode_headers(told)})
     await send({"type": "http.response.body", "body": data})

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import structlog
 
@@ -30,14 +30,14 @@ _OPEN_PATHS = frozenset({"/", "/health", "/ready"})
 
 
 class Gate:
-    """Wraps the whole application. `hot`: endpoints by path whose POST goes straight to them, past the application's own layers."""
+    """Wraps the whole application. `hot` finds what answers a request past the application's own layers, where there is something."""
 
     def __init__(
         self,
         app: App,
         keys: KeyRing,
         *,
-        hot: Mapping[str, App],
+        hot: Callable[[Scope], App | None],
         keys_required: bool,
         metrics_open: bool,
         on_loopback: bool,
@@ -61,16 +61,14 @@ class Gate:
         answer = _Answer(send, request_id, scope)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         span = None if self.tracer is None else self._begin_span(self.tracer, scope)
+        hot = self._hot(scope)
         started = time.perf_counter()
         try:
-            if scope["method"] == "POST":
-                await self._admit(scope, answer)
-                await self._hot.get(scope["path"], self._app)(scope, receive, answer.send)
-            elif is_preflight(scope):
+            if is_preflight(scope):
                 await send_preflight(scope, answer.send)
             else:
                 await self._admit(scope, answer)
-                await self._app(_as_get(scope), receive, answer.send)
+                await (hot or self._app)(_as_get(scope), receive, answer.send)
         except Exception as error:  # noqa: BLE001 - API top: no traceback reaches a user
             await answer.fail(error)
         except asyncio.CancelledError:  # the server ends, and has waited long enough for this one
@@ -81,8 +79,7 @@ class Gate:
                 tell = log.debug if scope["path"] in self._open else log.info
                 tell("request", action="http", path=scope["path"], status=answer.status, ms=elapsed_ms)
             if span is not None:
-                hot = scope["method"] == "POST" and scope["path"] in self._hot
-                end_span(span, scope, answer.status, hot=hot)
+                end_span(span, scope, answer.status, hot=hot is not None and "route" not in scope)
             structlog.contextvars.clear_contextvars()
 
     def _begin_span(self, tracer: Tracer, scope: Scope) -> Span | None:

@@ -14,6 +14,8 @@ from mcp_bridge.bridge import McpBridge
 from mcp_bridge.catalogue import Tool, unknown_tool
 from providers.routing import Router
 
+_NAMING = ("llm", "agent", "mcp_tool")
+
 Known = Mapping[str, Mapping[str, Tool]]  # the tools of the servers that have told theirs
 
 
@@ -22,10 +24,13 @@ async def missing_names(router: Router, bridge: McpBridge, definition: Definitio
 
     Names made by expressions are not known yet, nor the tools of servers that nobody has needed so far.
     """
+    naming = [step for step in definition.walk() if step.type in _NAMING]
+    if not naming:
+        return []
     servers = [state.name for state in await bridge.servers()]
     tools = bridge.known_tools()
     found: list[Mistake] = []
-    for step in definition.walk():
+    for step in naming:
         model = step.fields["model"] if step.type in ("llm", "agent") else None
         message = await unknown_model(router, model) if isinstance(model, str) and "${" not in model else None
         wrong = [("model", message)] if message else []

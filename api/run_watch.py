@@ -5,17 +5,21 @@ statement. No two looks follow each other within TICK_S, so a process asks at mo
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
+from typing import TypeVar
 
 import structlog
 
 from engine.errors import NotFound, RetryableError
 from engine.states import RUN_ENDED, RunStatus
-from engine.store.database import Database, Row
+from engine.store.database import Database, Row, Tx
 from engine.store.runs import RunAt, get_run, runs_at
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 SETTLED = RUN_ENDED | {RunStatus.PAUSED}
 """Where waiting for a run's end is over: a paused run goes on only when somebody resumes it."""
@@ -59,19 +63,28 @@ class RunWatch:
 
     async def run(self, run_id: str) -> Row:
         """The run's row. Raises: NotFound."""
-        run = await self._database.read(lambda tx: get_run(tx, run_id))
-        if run is None:
-            raise NotFound("run_not_found", f"there is no run {run_id}", param="run_id")
-        return run
+        return await self._database.read(lambda tx: _found(tx, run_id))
 
     async def end_of(self, run_id: str, wait_s: float) -> Row:
         """The run as soon as it has ended or paused, or as it stands after `wait_s` seconds. Raises: NotFound."""
+        return await self.told_at_end(run_id, wait_s, lambda _, run: run)
+
+    async def told_at_end(
+        self, run_id: str, wait_s: float, tell: Callable[[Tx, Row], T], *, just_made: bool = False
+    ) -> T:
+        """What `tell` makes of the run at that moment, in the transaction that found it so. Raises: NotFound.
+
+        A run that was `just_made` is not looked at before it had the time to end.
+        """
         deadline = monotonic() + wait_s
+        if just_made and wait_s > 0:
+            await self._until(run_id, None, wait_s, _END_LOOK_S)
         while True:
-            run = await self.run(run_id)
             left_s = deadline - monotonic()
-            if run["status"] in SETTLED or left_s <= 0 or self._closing.is_set():
-                return run
+            last = left_s <= 0 or self._closing.is_set()
+            told = await self._database.read(lambda tx, last=last: _tell(tx, run_id, tell, even_if_open=last))
+            if told is not None:
+                return told[0]
             await self._until(run_id, None, left_s, _END_LOOK_S)
 
     async def _until(self, run_id: str, seen: int | None, wait_s: float, first_look_s: float) -> bool:
@@ -123,3 +136,15 @@ class RunWatch:
                 waiter.done.set_result(None)
             waiter.pause_s = min(waiter.pause_s * _SLOWER, _LONGEST_PAUSE_S)
             waiter.due = monotonic() + waiter.pause_s
+
+
+def _found(tx: Tx, run_id: str) -> Row:
+    run = get_run(tx, run_id)
+    if run is None:
+        raise NotFound("run_not_found", f"there is no run {run_id}", param="run_id")
+    return run
+
+
+def _tell(tx: Tx, run_id: str, tell: Callable[[Tx, Row], T], *, even_if_open: bool) -> tuple[T] | None:
+    run = _found(tx, run_id)
+    return (tell(tx, run),) if even_if_open or run["status"] in SETTLED else None

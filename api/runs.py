@@ -10,9 +10,10 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse, StreamingResponse
 
+from api.hot_runs import LONGEST_WAIT_S, USUAL_WAIT_S
 from api.params import check_cursor, check_limit, instant_us, page, part, tag_filter
 from api.request_spans import context_of
-from api.run_watch import SETTLED
+from api.run_outcome import Answer, accepted, outcome
 from api.services import Services
 from api.submissions import AnyRunRequest, Caller, RunRequest, check_models, preview_run, ring_all, start_run
 from engine.clock import now_us
@@ -24,13 +25,12 @@ from engine.money import to_picousd
 from engine.signals import send
 from engine.states import RUN_ENDED, RunStatus
 from engine.store.database import Row, Tx
-from engine.store.events import history_since, why_paused
-from engine.store.runs import get_run, list_runs
+from engine.store.events import history_since
+from engine.store.runs import list_runs
 from engine.transition import Ring
 from engine.views import deliveries_view, event_view, run_links, run_view, steps_view
 from engine.webhook_outbox import redeliver
 
-LONGEST_WAIT_S = 3600.0
 _EVENTS_AT_ONCE = 500
 _EVENTS_A_PAGE = 10_000
 _LARGEST_NUMBER = 2**31 - 1  # that an event can have
@@ -97,7 +97,7 @@ def _submission_routes(router: APIRouter, services: Services) -> None:
         if dry_run:
             return JSONResponse(await preview_run(services, name, asked or RunRequest()))
         caller = caller_of(request, idempotency_key)
-        return _accepted((await start_run(services, name, asked or RunRequest(), caller)).run)
+        return _json(accepted((await start_run(services, name, asked or RunRequest(), caller)).run))
 
     @router.post("/v1/runs", status_code=202, summary="Start a run of a stored workflow or of an inline definition")
     async def start_any(  # pyright: ignore[reportUnusedFunction]
@@ -105,23 +105,19 @@ def _submission_routes(router: APIRouter, services: Services) -> None:
     ) -> JSONResponse:
         if dry_run:
             return JSONResponse(await preview_run(services, asked.workflow, asked))
-        return _accepted((await start_run(services, asked.workflow, asked, caller_of(request, idempotency_key))).run)
+        started = await start_run(services, asked.workflow, asked, caller_of(request, idempotency_key))
+        return _json(accepted(started.run))
 
     @router.post("/v1/workflow/{name}", summary="Run a workflow and wait for its output", responses=_OUTCOMES)
     async def run_and_wait(  # pyright: ignore[reportUnusedFunction]
         name: str,
         request: Request,
         asked: RunRequest | None = None,
-        wait: Wait = 300,
+        wait: Wait = USUAL_WAIT_S,
         idempotency_key: IdempotencyKey = None,
     ) -> JSONResponse:
         started = await start_run(services, name, asked or RunRequest(), caller_of(request, idempotency_key))
-        run = await services.run_watch.end_of(started.run["id"], wait)
-        if run["status"] not in SETTLED:
-            return _accepted(run)
-        body, status = await services.database.read(lambda tx: _outcome(tx, run["id"]))
-        headers = {} if status == 200 else {"x-should-retry": "false"}  # the same key would give the same run
-        return JSONResponse(body, status_code=status, headers=headers)
+        return _json(await services.run_watch.told_at_end(started.run["id"], wait, outcome))
 
 
 def _reading_routes(router: APIRouter, services: Services) -> None:
@@ -147,8 +143,7 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
 
     @router.get("/v1/runs/{run_id}", summary="A run; with `wait`, as soon as it has ended")
     async def show(run_id: str, wait: Wait = 0) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        await services.run_watch.end_of(run_id, wait)
-        return await _view(services, run_id)
+        return await services.run_watch.told_at_end(run_id, wait, run_view)
 
     @router.get("/v1/runs/{run_id}/steps", summary="A run's steps in the order they ran")
     async def steps(  # pyright: ignore[reportUnusedFunction]
@@ -260,14 +255,11 @@ def caller_of(request: Request, idempotency_key: str | None) -> Caller:
 
 
 async def _view(services: Services, run_id: str) -> dict[str, Any]:
-    await services.run_watch.run(run_id)
+    return await services.run_watch.told_at_end(run_id, 0, run_view)
 
-    def read(tx: Tx) -> dict[str, Any]:
-        run = get_run(tx, run_id)
-        assert run is not None
-        return run_view(tx, run)
 
-    return await services.database.read(read)
+def _json(answer: Answer) -> JSONResponse:
+    return JSONResponse(answer.body, answer.status, answer.headers)
 
 
 async def _going_on(
@@ -276,55 +268,6 @@ async def _going_on(
     _, rings = await services.database.write(transition)
     ring_all(services, rings)
     return await _view(services, run_id)
-
-
-def _accepted(run: Row) -> JSONResponse:
-    links = run_links(run["id"])
-    body = {"id": run["id"], "status": run["status"], "links": links}
-    return JSONResponse(body, status_code=202, headers={"location": links["self"]})
-
-
-def _outcome(tx: Tx, run_id: str) -> tuple[dict[str, Any], int]:
-    """Body and status of a synchronous run that has ended or paused."""
-    row = get_run(tx, run_id)
-    assert row is not None
-    run = run_view(tx, row)
-    steps = [
-        {
-            "id": step["id"],
-            "status": step["status"],
-            "cost": step["cost_usd"],
-            "tokens": step["tokens"],
-            "latency_ms": step["latency_ms"],
-            "model": step["model"],
-        }
-        for step in steps_view(tx, run_id)
-    ]
-    metrics = {
-        "total_cost_usd": run["cost_usd"],
-        "cost_unknown_calls": run["cost_unknown_calls"],
-        "total_tokens": run["tokens"],
-        "latency_ms": run["latency_ms"],
-        "steps": steps,
-    }
-    body: dict[str, Any] = {"run_id": run_id, "status": run["status"], "output": run["output"], "metrics": metrics}
-    if run["status"] == RunStatus.SUCCEEDED.value:
-        return body, 200
-    failed = run["status"] == RunStatus.FAILED.value
-    told = run["error"] or {"step": None, "class": run["status"], "message": _why_stopped(run, why_paused(tx, run_id))}
-    shape = {
-        "type": "server_error" if failed else "invalid_request_error",
-        "code": f"run_{run['status']}",
-        "param": None,
-    }
-    return {**body, "error": {**told, **shape}}, 502 if failed else 409
-
-
-def _why_stopped(run: dict[str, Any], paused_for: str | None) -> str:
-    if run["pause_reason"] == "budget_exceeded":
-        limit = ": ".join(filter(None, ("its next call does not fit into a budget", paused_for)))
-        return f"the run is paused: {limit}; resume it then, or with a larger budget_usd where the run's own is used up"
-    return f"the run was {run['status']}"
 
 
 async def _live(services: Services, run_id: str, after: int) -> AsyncGenerator[str, None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -16,6 +17,7 @@ from api.plain_text import PlainText, check_plain
 from api.services import Services
 from engine.addresses import check_address
 from engine.calls import StoredLibrary, call_mistakes, calling_steps
+from engine.catalogue import is_newest
 from engine.clock import microseconds, now_us
 from engine.definition import Definition
 from engine.errors import Mistake, NotFound, UserError
@@ -32,6 +34,7 @@ from engine.workflows import find, read_folder, take_up
 MAX_TAGS = 20
 MAX_TAG_KEY = 100
 MAX_TAG_VALUE = 255
+_NAMING = frozenset({"llm", "agent", "mcp_tool"})  # steps whose models and servers the configuration has to have
 _CODES = {
     ".model": "model_not_found",
     ".server": "mcp_server_not_found",
@@ -89,16 +92,56 @@ class Caller:
 
 
 async def start_run(services: Services, workflow: str | dict[str, Any], asked: RunRequest, caller: Caller) -> Submitted:
-    """Check, store, ring. Raises: UserError and its kind; nothing is stored then."""
+    """Check, store, ring. Raises: UserError and its kind; nothing is stored then.
+
+    Where this process knows the newest version of a stored workflow, the transaction that stores the run sees whether it still is.
+    """
+    done: Submitted | None = None
     kept = await _version_of_earlier(services, workflow, caller)
-    definition, version = kept or await definition_of(services, workflow)
-    if kept is None:
-        await check_names(services, definition)
+    known = services.catalogue.newest(workflow) if isinstance(workflow, str) else None
+    if kept is not None:
+        done = await _store(services, kept, asked, caller)
+    elif known is not None:
+        with suppress(UserError):  # it is said below, if the newest version says it too
+            await check_names(services, known[0])
+            done = await _store(services, known, asked, caller, if_newest=True)
+    if done is None:
+        found = await definition_of(services, workflow)
+        await check_names(services, found[0])
+        done = await _store(services, found, asked, caller)
+    assert done is not None
+    ring_all(services, done.rings)
+    return done
+
+
+async def _store(
+    services: Services,
+    workflow: tuple[Definition, Row | None],
+    asked: RunRequest,
+    caller: Caller,
+    *,
+    if_newest: bool = False,
+) -> Submitted | None:
+    """With `if_newest` None, and nothing stored, where the version is no more the newest of its name. Raises: as `start_run`."""
+    definition, version = workflow
+    submission = _submission(services, definition, version, asked, caller)
+
+    def write(tx: Tx) -> Submitted | None:
+        if if_newest and version is not None and not is_newest(tx, version):
+            return None
+        return submit(tx, services.catalogue, submission, now_us())
+
+    return await services.database.write(write)
+
+
+def _submission(
+    services: Services, definition: Definition, version: Row | None, asked: RunRequest, caller: Caller
+) -> Submission:
     if asked.webhook_url is not None:
         check_address(asked.webhook_url, allow_private_networks=services.allow_private_networks, param="webhook_url")
     if caller.idempotency_key is not None and not 0 < len(caller.idempotency_key) <= 255:
         raise UserError("invalid_parameter", "Idempotency-Key must have 1 to 255 characters", param="Idempotency-Key")
-    submission = Submission(
+    return Submission(
         definition=definition,
         version=version,
         input=asked.input,
@@ -112,9 +155,6 @@ async def start_run(services: Services, workflow: str | dict[str, Any], asked: R
         start_us=_start_us(asked.start_at),
         trace_context=caller.trace_context,
     )
-    done = await services.database.write(lambda tx: submit(tx, services.catalogue, submission, now_us()))
-    ring_all(services, done.rings)
-    return done
 
 
 async def _version_of_earlier(
@@ -167,7 +207,9 @@ async def definition_of(services: Services, workflow: str | dict[str, Any]) -> t
 
     def read(tx: Tx) -> tuple[Definition, Row]:
         version = newest_version(tx, workflow) or find(tx, workflow)  # which says what names there are
-        return services.catalogue.loaded(tx, version["id"]).definition, version
+        definition = services.catalogue.loaded(tx, version["id"]).definition
+        services.catalogue.note_newest(version)
+        return definition, version
 
     try:
         return await services.database.read(read)

@@ -8,7 +8,7 @@ from engine.errors import UserError
 from engine.loader import load
 from engine.plan import Graph
 from engine.store.database import Row, Tx
-from engine.store.definitions import get_version
+from engine.store.definitions import get_version, newest_version
 
 _KEPT = 256
 
@@ -18,6 +18,7 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._graphs: OrderedDict[str, Graph] = OrderedDict()
+        self._newest: OrderedDict[str, Row] = OrderedDict()  # id, version and name of a version, by the name
         self._lock = threading.Lock()
 
     def graph(self, tx: Tx, version_id: str) -> Graph:
@@ -36,12 +37,33 @@ class Catalogue:
                 self._graphs.popitem(last=False)
         return graph
 
+    def newest(self, name: str) -> tuple[Definition, Row] | None:
+        """The version of that name which `note_newest` was told of last. It may have been replaced since: `is_newest` tells."""
+        with self._lock:
+            version = self._newest.get(name)
+            graph = None if version is None else self._graphs.get(version["id"])
+        return None if version is None or graph is None else (graph.definition, version)
+
+    def note_newest(self, version: Row) -> None:
+        """Remember the row of a name's newest version, which was loaded just now."""
+        with self._lock:
+            self._newest[version["name"]] = version
+            self._newest.move_to_end(version["name"])
+            if len(self._newest) > _KEPT:
+                self._newest.popitem(last=False)
+
     def loaded(self, tx: Tx, version_id: str) -> Graph:
         """The same for whoever needs the steps. Raises: UserError where this release cannot load the definition."""
         graph = self.graph(tx, version_id)
         if graph.problem is not None:
             raise UserError("invalid_workflow", graph.problem, param="workflow")
         return graph
+
+
+def is_newest(tx: Tx, version: Row) -> bool:
+    """Whether a version is still the newest one of its name."""
+    newest = newest_version(tx, version["name"])
+    return newest is not None and newest["id"] == version["id"]
 
 
 def _read(row: Row) -> Graph:

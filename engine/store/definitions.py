@@ -15,7 +15,7 @@ _BY_NAME = Statement(
     .where(workflows.c.name == bindparam("name"))
 )
 _NEWEST = Statement(
-    select(workflow_versions.c.id, workflow_versions.c.version)
+    select(workflow_versions.c.id, workflow_versions.c.version, workflows.c.name)
     .select_from(workflows.join(workflow_versions, workflow_versions.c.id == workflows.c.version_id))
     .where(workflows.c.name == bindparam("name"))
 )
@@ -66,7 +66,7 @@ def get_workflow(tx: Tx, name: str) -> Row | None:
 
 
 def newest_version(tx: Tx, name: str) -> Row | None:
-    """id and version of the newest version of a name, without its text."""
+    """id, version and name of the newest version of a name, without its text."""
     return tx.one(_NEWEST, {"name": name})
 
 

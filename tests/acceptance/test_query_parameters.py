@@ -181,3 +181,34 @@ def test_text_that_postgresql_cannot_hold_is_refused_by_field_and_kept_in_values
     assert (
         error_of(up.http.post("/v1/chat/completions", json=chat | {"model": "simulated/\0"}), 404)["param"] == "model"
     )
+
+
+def test_the_short_way_and_the_documented_route_say_the_same(up: Gateway) -> None:
+    """A parameter with its default goes the long way through FastAPI (`api.hot_runs`): but for the run it is the same answer."""
+    text = "name: twice\nsteps:\n  - {id: hold, type: wait, signal: go}\n"
+    assert up.http.put("/v1/workflows/twice", content=text).status_code == 201
+    body = {"input": {"big": 2**70, "text": "ä\u2028"}, "tags": {"a": "b"}, "start_at": "2099-01-01T00:00:00+02:00"}
+    short, long = (up.http.post(f"/v1/workflows/twice/runs{query}", json=body) for query in ("", "?dry_run=false"))
+    told = [(one.status_code, one.text.replace(one.json()["id"], "ID")) for one in (short, long)]
+    assert told[0] == told[1]
+    assert short.headers["location"] == short.json()["links"]["self"]
+
+    run = f"/v1/runs/{short.json()['id']}"
+    shown = [up.http.get(run + query) for query in ("", "?wait=0", "?wait=0.0000000")]
+    assert [one.json() for one in shown] == [shown[0].json()] * 3
+    assert shown[0].json()["input"] == body["input"]
+    waited = [up.http.post(f"/v1/workflow/twice?wait={wait}", json=body) for wait in ("0.01", "0.0100000")]
+    assert [one.status_code for one in waited] == [202, 202]
+    assert [one.json().keys() for one in waited] == [short.json().keys()] * 2
+    missing = [up.http.get(f"/v1/runs/none{query}") for query in ("", "?wait=0.0000000")]
+    assert missing[0].status_code == 404 and missing[0].json() == missing[1].json()
+
+
+def test_a_run_has_the_newest_version_however_often_it_was_started(up: Gateway) -> None:
+    text = "name: renewed\nsteps:\n  - {id: hold, type: wait, signal: go}\n"
+    for version in (1, 2):
+        up.http.put("/v1/workflows/renewed", content=text + f"description: v{version}\n")
+        started = [up.http.post("/v1/workflows/renewed/runs").json()["links"]["self"] for _ in range(2)]
+        assert [up.http.get(run).json()["version"] for run in started] == [version, version]
+    assert up.http.delete("/v1/workflows/renewed").is_success
+    assert up.http.post("/v1/workflows/renewed/runs").status_code == 404
