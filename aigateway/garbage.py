@@ -1,4 +1,4 @@
-"""How often this process looks for cyclic garbage. Called once by each process that serves HTTP, when all its parts are built."""
+"""How often this process looks for cyclic garbage. Called once by each process that serves HTTP or runs steps, when all its parts are built."""
 
 import gc
 

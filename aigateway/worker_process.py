@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import cast
 
+from aigateway.garbage import collect_seldom
 from aigateway.logs import configure_logging
 from aigateway.reloading import Reloader
 from aigateway.settings import Settings, config_source, process_crash_point, process_environment, process_settings
@@ -109,6 +110,7 @@ async def _work(settings: Settings, read: Callable[[], Settings], told: argparse
         share_health=lambda database: outgoing.failover.health.share(HealthBoard(database)),
         close=close,
     )
+    collect_seldom()
     async with sent_traces(process_environment()) as tracer:
         parts = replace(parts, tracer=tracer)
         return await run_worker(parts) if step_id is None else await run_alone(parts, step_id, told.keeper)

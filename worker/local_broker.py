@@ -9,6 +9,7 @@ import os
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from dramatiq.broker import Consumer
 from dramatiq.middleware import Middleware
 
 _BUFFER_BYTES = 4 * 1024 * 1024
+_CLOCK_TICK_NS = 100_000_000  # file systems tell a change's time by the tick, of which two changes can share one
 _LONGEST_WAIT_S = 0.05  # for room in a worker's buffer; then the bell is lost
 
 
@@ -27,6 +29,8 @@ class LocalBroker(Broker):
         super().__init__(middleware=list(middleware))
         self._folder = folder
         self._turn = itertools.count()
+        self._bells: list[Path] = []
+        self._seen_ns = -1  # when the folder last changed, as it was when `_bells` was read
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender.settimeout(_LONGEST_WAIT_S)
         self._listener: socket.socket | None = None
@@ -67,12 +71,21 @@ class LocalBroker(Broker):
     def enqueue(self, message: "Message[None]", *, delay: int | None = None) -> "Message[None]":
         """Hand the message to one listening worker in turn; lost where none listens."""
         data = message.queue_name.encode() + b"\n" + message.encode()
-        bells = sorted(self._folder.glob("*.bell"))
+        bells = self._listening()
         first = next(self._turn)
         for number in range(len(bells)):
             if self._send(data, bells[(first + number) % len(bells)]):
                 break
         return message
+
+    def _listening(self) -> list[Path]:
+        """The sockets of the workers; the folder is read anew only where one came or went, or may have at that very moment."""
+        changed_ns = self._folder.stat().st_mtime_ns
+        if changed_ns != self._seen_ns:
+            self._bells = sorted(self._folder.glob("*.bell"))
+            settled = time.time_ns() - changed_ns > _CLOCK_TICK_NS
+            self._seen_ns = changed_ns if settled else -1
+        return self._bells
 
     def _send(self, data: bytes, bell: Path) -> bool:
         try:

@@ -16,6 +16,11 @@ class Connection(Protocol):
         """Whether this is nobody's mistake: a lock time-out, a lost connection, a full disk."""
         ...
 
+    @property
+    def nothing_done(self) -> bool:
+        """Whether a transaction that has just failed cannot have done anything: no answer came since it began, nor was it to commit."""
+        ...
+
     def begin(self, *, writes: bool) -> None:
         """Open a transaction; one that writes takes SQLite's write lock at once, so that it can never lose it half way."""
         ...

@@ -213,7 +213,8 @@ class _Runner:
         except Exception as error:  # noqa: BLE001 - as in run
             return Answer(member, error=error)
 
-    def _transaction(self, works: list[Callable[[Tx], Any]]) -> list[Any]:
+    def _transaction(self, works: list[Callable[[Tx], Any]], *, again: bool = True) -> list[Any]:
+        """`again`: a connection that turns out to be dead before anything was done is replaced, once."""
         connection = self._open()
         try:
             connection = self._begin(connection)
@@ -223,8 +224,11 @@ class _Runner:
             connection.commit()
             self._pass_by(connection, tx, "after")
         except BaseException as error:
+            nothing_done = connection.nothing_done
             if not connection.rollback():
                 self.disconnect()
+                if again and nothing_done and connection.failed_outside(error):
+                    return self._transaction(works, again=False)
             if connection.failed_outside(error) or isinstance(error, ReplyLost):
                 raise _NothingTaken(f"the database did not take it: {error}") from error
             raise

@@ -39,6 +39,11 @@ class SqliteConnection:
                     raise
                 time.sleep(0.01)
 
+    @property
+    def nothing_done(self) -> bool:
+        """See Connection. There is no server that could go away."""
+        return False
+
     def begin(self, *, writes: bool) -> None:
         """IMMEDIATE for writes: a deferred BEGIN fails with `database is locked` as soon as two processes write."""
         self._raw.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
