@@ -41,6 +41,7 @@ from worker.broker import BrokerDoorbell, declare_bells, local_broker, redis_bro
 from worker.housekeeping import Heartbeat, register
 from worker.liveness import LifeLock, host_name, is_dead, runtime_folder
 from worker.nursery import Nursery
+from worker.run_ends import hear_ends
 from worker.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -99,7 +100,7 @@ async def _serve(
         if services.auth == "required" and not await services.database.read(any_key):
             print_first_key(url)
         watching = asyncio.create_task(reloader.watch(services.database))
-        async with _workers(settings, nursery, workers, bells) as supervisor:
+        async with _workers(settings, nursery, workers, bells, services.run_watch) as supervisor:
 
             def hang_up() -> None:
                 reloader.start()
@@ -115,16 +116,17 @@ async def _serve(
 
 @asynccontextmanager
 async def _workers(
-    settings: Settings, nursery: Nursery | None, workers: int, bells: Path | None
+    settings: Settings, nursery: Nursery | None, workers: int, bells: Path | None, watch: RunWatch
 ) -> AsyncGenerator[Supervisor | None, None]:
     """Worker processes beside the API, from entering to leaving; their supervisor, where there are any."""
-    if nursery is None:
+    if nursery is None or bells is None:
         yield None
         return
     supervisor = make_supervisor(settings, nursery, ["--bells", str(bells)], workers)
     keeping = asyncio.create_task(supervisor.run())
     try:
-        yield supervisor
+        with hear_ends(bells, watch.ended):
+            yield supervisor
     finally:
         await supervisor.stop(stop_s(settings))
         await keeping

@@ -1,6 +1,6 @@
 """Waiting for runs: one look at the database at a time for all who wait in this process, however many they are.
 
-Each waiter is looked for soon at first and then less and less often, as a long poll would; looks that are due together are one
+Where somebody tells of a run's end (`ended`) nobody has to look for it. Otherwise each waiter is looked for soon at first and then less and less often, as a long poll would; looks that are due together are one
 statement. No two looks follow each other within TICK_S, so a process asks at most a hundred times a second.
 """
 
@@ -60,6 +60,12 @@ class RunWatch:
         False where nothing happened for `wait_s` seconds.
         """
         return await self._until(run_id, seen, wait_s, _CHANGE_LOOK_S)
+
+    def ended(self, run_id: str) -> None:
+        """A run is said to have ended: whoever waits for it looks at once. Called on the loop."""
+        for waiter in self._waiters:
+            if waiter.run_id == run_id and not waiter.done.done():
+                waiter.done.set_result(None)
 
     async def run(self, run_id: str) -> Row:
         """The run's row. Raises: NotFound."""

@@ -176,3 +176,7 @@ class Doorbell(Protocol):
     def ring(self, step_id: str, priority: str) -> None:
         """Never raises and never blocks for long."""
         ...
+
+    def ended(self, run_id: str) -> None:
+        """Tell whoever waits for a run that it has ended, where somebody can hear it. Never raises and never blocks."""
+        ...

@@ -32,6 +32,10 @@ class BellQueue(Protocol):
         """Raises: RetryableError where the queue cannot be reached."""
         ...
 
+    def ended(self, run_id: str) -> None:
+        """See Doorbell."""
+        ...
+
 
 def redis_broker(url: str) -> Broker:
     """A broker on Redis."""
@@ -82,6 +86,10 @@ class BrokerDoorbell:
             if not self._dropping:
                 log.warning("bells are dropped", action="ring", reason="too many are waiting")
             self._dropping = True
+
+    def ended(self, run_id: str) -> None:
+        """See Doorbell."""
+        cast(BellQueue, self._broker).ended(run_id)
 
     def check(self) -> None:
         """Raises: RetryableError where the queue cannot be reached."""

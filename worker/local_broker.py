@@ -17,6 +17,8 @@ from dramatiq import Broker, Message, MessageProxy
 from dramatiq.broker import Consumer
 from dramatiq.middleware import Middleware
 
+from worker.run_ends import EndTeller
+
 _BUFFER_BYTES = 4 * 1024 * 1024
 _CLOCK_TICK_NS = 100_000_000  # file systems tell a change's time by the tick, of which two changes can share one
 _LONGEST_WAIT_S = 0.05  # for room in a worker's buffer; then the bell is lost
@@ -33,6 +35,7 @@ class LocalBroker(Broker):
         self._seen_ns = -1  # when the folder last changed, as it was when `_bells` was read
         self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sender.settimeout(_LONGEST_WAIT_S)
+        self._ends = EndTeller(folder)
         self._listener: socket.socket | None = None
         self._path = folder / f"{os.getpid()}.bell"
         self.queues: dict[str, queue.Queue[bytes]] = {}
@@ -97,6 +100,10 @@ class LocalBroker(Broker):
             return False
         return True
 
+    def ended(self, run_id: str) -> None:
+        """Told to the API of the same command."""
+        self._ends.tell(run_id)
+
     def check(self) -> None:
         """Nothing to reach: it has no server."""
 
@@ -112,6 +119,7 @@ class LocalBroker(Broker):
     def close(self) -> None:
         """Close the sockets."""
         self._sender.close()
+        self._ends.close()
         if self._listener is not None:
             self._listener.close()
             self._path.unlink(missing_ok=True)

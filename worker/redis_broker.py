@@ -48,6 +48,9 @@ class BellBroker(RedisBroker):
         except redis.RedisError as error:
             raise RetryableError("queue_unavailable", f"redis cannot be reached: {error}") from error
 
+    def ended(self, run_id: str) -> None:
+        """Nobody hears it: API processes look at the database."""
+
     def check(self) -> None:
         """Raises: RetryableError where Redis cannot be reached."""
         try:

@@ -268,6 +268,7 @@ class StepRunner:
         log.info("step ended", action="complete", outcome=type(outcome).__name__.lower(), accepted=done.accepted)
         if done.run_ended:
             self.run_ended.set()
+            self._doorbell.ended(held.run["id"])
         for ring in done.rings:
             self._doorbell.ring(ring.step_id, ring.priority)
         return done.following

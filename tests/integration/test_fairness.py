@@ -128,6 +128,9 @@ class Bells:
     def __init__(self) -> None:
         self.rung: deque[str] = deque()
 
+    def ended(self, run_id: str) -> None:
+        """Nobody waits."""
+
     def ring(self, step_id: str, priority: str) -> None:
         self.rung.append(step_id)
 

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from api.run_watch import TICK_S, RunWatch
 from engine.clock import now_us
 from engine.control import cancel, pause
 from engine.errors import NotFound
+from worker.run_ends import EndTeller, hear_ends
 
 WAITS = "name: waits\nsteps:\n  - {id: hold, type: wait, signal: go}\n"
 MANY = 250
@@ -92,3 +94,26 @@ def test_whoever_waits_is_answered_when_the_process_ends(stage: Stage) -> None:
             assert (await waiting)["status"] == "queued"
 
     asyncio.run(play())
+
+
+def test_an_end_that_is_told_is_not_waited_for(stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a worker tells it over its socket; the next look at the database would be minutes away."""
+    monkeypatch.setattr("api.run_watch._END_LOOK_S", 300.0)
+    run_id = stage.submit(WAITS)
+
+    async def play() -> str:
+        watch = RunWatch(stage.database, asyncio.Event())
+        teller = EndTeller(tmp_path)
+        teller.tell(run_id)  # nobody listens yet: nothing happens
+        with hear_ends(tmp_path, watch.ended):
+            waiting = asyncio.create_task(watch.told_at_end(run_id, 300, lambda _, run: run["status"], just_made=True))
+            await stage.database.write(lambda tx: cancel(tx, stage.catalogue, run_id, now_us()))
+            for told in ("another", run_id):
+                teller.tell(told)
+            async with asyncio.timeout(10):
+                status = await waiting
+        teller.close()
+        return status
+
+    assert asyncio.run(play()) == "cancelled"
+    assert list(tmp_path.glob("api.ends")) == []

@@ -124,6 +124,9 @@ def test_the_folder_of_locks_is_the_users_own() -> None:
 class Silent:
     """A doorbell that nobody hears."""
 
+    def ended(self, run_id: str) -> None:
+        """Nobody waits."""
+
     def ring(self, step_id: str, priority: str) -> None:
         return
 
