@@ -34,7 +34,6 @@ from engine.workflows import find, read_folder, take_up
 MAX_TAGS = 20
 MAX_TAG_KEY = 100
 MAX_TAG_VALUE = 255
-_NAMING = frozenset({"llm", "agent", "mcp_tool"})  # steps whose models and servers the configuration has to have
 _CODES = {
     ".model": "model_not_found",
     ".server": "mcp_server_not_found",
@@ -131,7 +130,8 @@ async def _store(
             return None
         return submit(tx, services.catalogue, submission, now_us())
 
-    return await services.database.write(write)
+    database = services.database
+    return await (database.add(write) if submission.is_plain() else database.write(write))
 
 
 def _submission(

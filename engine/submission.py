@@ -18,7 +18,7 @@ from engine.store.database import Row, Tx
 from engine.store.definitions import insert_version
 from engine.store.json_text import dumps
 from engine.store.locks import lock_name
-from engine.store.payloads import pack
+from engine.store.payloads import INLINE_LIMIT, pack
 from engine.store.runs import RUN_COLUMNS, insert_run, run_by_idempotency_key
 from engine.transition import Ring, Transition
 
@@ -63,6 +63,13 @@ class Submission:
     def kept_key(self) -> str | None:
         """Under which the run is found again: an idempotency key is that of its API key alone."""
         return None if self.idempotency_key is None else _kept_key(self.idempotency_key, self.key_id)
+
+    def is_plain(self) -> bool:
+        """Whether storing it locks nothing that another submission may want: no key, no place in a line, no value stored by content."""
+        small = len(dumps(self.input)) <= INLINE_LIMIT
+        return (
+            small and self.idempotency_key is None and self.version is not None and self.definition.concurrency is None
+        )
 
     def fingerprint(self) -> str:
         """Equal for submissions that ask for the same."""

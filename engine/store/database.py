@@ -24,6 +24,7 @@ from engine.store.statements import Bound, Statement
 T = TypeVar("T")
 R = TypeVar("R")
 Row = dict[str, Any]
+_Line = queue.SimpleQueue[Asked | None]
 
 GROUP_LIMIT = 64  # members of one commit; bounds how long the writer holds SQLite's lock
 POSTGRESQL_WRITERS = 4
@@ -101,20 +102,26 @@ class Database:
         self.url = url
         self._connect = connector(url)
         self._crash_at = crash_at
-        self._writes: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
-        self._reads: queue.SimpleQueue[Asked | None] = queue.SimpleQueue()
-        writers = 1 if self.dialect == "sqlite" else POSTGRESQL_WRITERS
-        group = GROUP_LIMIT if self.dialect == "sqlite" else 1
-        self._threads = [
-            threading.Thread(target=self._serve, args=(self._writes, group, True), name="database-writer", daemon=True)
-            for _ in range(writers)
-        ] + [
-            threading.Thread(target=self._serve, args=(self._reads, 1, False), name="database-reader", daemon=True)
-            for _ in range(readers)
-        ]
+        self._writes: _Line = _Line()
+        self._reads: _Line = _Line()
+        self._threads: list[tuple[threading.Thread, _Line]] = []
+        if self.dialect == "sqlite":
+            self._additions: _Line = self._writes
+            self._man(self._writes, 1, GROUP_LIMIT, writes=True)
+        else:
+            self._additions = _Line()
+            self._man(self._writes, POSTGRESQL_WRITERS, 1, writes=True)
+            self._man(self._additions, 1, GROUP_LIMIT, writes=True)
+        self._man(self._reads, readers, 1, writes=False)
         self._closed = False
-        for thread in self._threads:
+        for thread, _ in self._threads:
             thread.start()
+
+    def _man(self, line: _Line, threads: int, group: int, *, writes: bool) -> None:
+        name = "database-writer" if writes else "database-reader"
+        for _ in range(threads):
+            thread = threading.Thread(target=self._serve, args=(line, group, writes), name=name, daemon=True)
+            self._threads.append((thread, line))
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """Run in a transaction that writes; the answer is durable. Raises what `work` raises, RetryableError on lost connections."""
@@ -123,6 +130,10 @@ class Database:
     def begin_write(self, work: Callable[[Tx], T], take: Callable[[T], R]) -> "asyncio.Future[R]":
         """`write` for who may be cancelled while it goes on; `take` makes its answer, on the event loop. May raise AIGatewayError."""
         return self._ask(self._writes, work, take)
+
+    async def add(self, work: Callable[[Tx], T]) -> T:
+        """`write` for rows of one's own: it locks none that others may wait for, so it shares a commit on PostgreSQL too."""
+        return await self._ask(self._additions, work)
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Run in a transaction that only reads."""
@@ -135,16 +146,13 @@ class Database:
     def close(self) -> None:
         """Finish what was handed in, close all connections and end the threads; what comes later is refused."""
         self._closed = True
-        for thread in self._threads:
-            (self._writes if thread.name == "database-writer" else self._reads).put(None)
-        for thread in self._threads:
+        for _, line in self._threads:
+            line.put(None)
+        for thread, _ in self._threads:
             thread.join(timeout=30)
 
     def _ask(
-        self,
-        line: "queue.SimpleQueue[Asked | None]",
-        work: Callable[[Tx], Any],
-        take: Callable[[Any], Any] | None = None,
+        self, line: _Line, work: Callable[[Tx], Any], take: Callable[[Any], Any] | None = None
     ) -> "asyncio.Future[Any]":
         self._refuse_if_closed()
         loop = asyncio.get_running_loop()
@@ -152,7 +160,7 @@ class Database:
         line.put(Asked(work, future, loop, take))
         return future
 
-    def _submit(self, line: "queue.SimpleQueue[Asked | None]", work: Callable[[Tx], T]) -> "Future[T]":
+    def _submit(self, line: _Line, work: Callable[[Tx], T]) -> "Future[T]":
         self._refuse_if_closed()
         future: Future[T] = Future()
         line.put(Asked(work, future))
@@ -162,7 +170,7 @@ class Database:
         if self._closed:
             raise FatalError("database_closed", "this process has closed its database")
 
-    def _serve(self, line: "queue.SimpleQueue[Asked | None]", group_limit: int, writes: bool) -> None:
+    def _serve(self, line: _Line, group_limit: int, writes: bool) -> None:
         runner = _Runner(self._connect, self.dialect, writes, self._crash_at if writes else None)
         while (first := line.get()) is not None:
             group = [first]

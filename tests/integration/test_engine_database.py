@@ -41,12 +41,19 @@ def hand(database_url: str) -> Iterator[Hand]:
         yield hand
 
 
-def test_many_writes_at_once_all_stand_and_one_that_fails_takes_none_along(database_url: str) -> None:
+@pytest.mark.parametrize("how", ["write", "add"])
+def test_many_writes_at_once_all_stand_and_one_that_fails_takes_none_along(database_url: str, how: str) -> None:
     database = Database(database_url)
+    transactions: set[Tx] = set()
+
+    def put(tx: Tx, name: str) -> int:
+        transactions.add(tx)
+        return tx.run(SET, {"name": name, "value": "v"})
 
     async def write_all() -> list[object]:
         names = [f"n{number}" for number in range(300)] + ["n7"]
-        works = [database.write(lambda tx, name=name: tx.run(SET, {"name": name, "value": "v"})) for name in names]
+        hand_in = database.add if how == "add" else database.write
+        works = [hand_in(lambda tx, name=name: put(tx, name)) for name in names]
         return await asyncio.gather(*works, return_exceptions=True)
 
     answers = asyncio.run(write_all())
@@ -54,6 +61,8 @@ def test_many_writes_at_once_all_stand_and_one_that_fails_takes_none_along(datab
     row = asyncio.run(database.read(lambda tx: tx.one(COUNT)))
     database.close()
     assert row == {"number": 300}
+    shared = database.dialect == "sqlite" or how == "add"
+    assert len(transactions) < 200 if shared else len(transactions) == 301  # replayed members have their own
     assert [type(error).__name__ for error in failed] in (["IntegrityError"], ["UniqueViolation"])
 
 
