@@ -9,6 +9,7 @@ from engine.errors import RetryableError
 from engine.store.statements import Bound
 
 BUSY_TIMEOUT_S = 5.0  # waits for SQLite's one write lock stay under it, and well under a lease
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.0002, 0.002
 
 
 class SqliteConnection:
@@ -16,6 +17,7 @@ class SqliteConnection:
 
     def __init__(self, path: str) -> None:
         """Raises: RetryableError where the file cannot be opened."""
+        self._waits_by_itself = False
         try:
             self._raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
             self._prepare()
@@ -46,7 +48,29 @@ class SqliteConnection:
 
     def begin(self, *, writes: bool) -> None:
         """IMMEDIATE for writes: a deferred BEGIN fails with `database is locked` as soon as two processes write."""
-        self._raw.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+        if writes:
+            self._take_write_lock()
+        else:
+            self._raw.execute("BEGIN")
+
+    def _take_write_lock(self) -> None:
+        """Tries again every few hundred microseconds at first and every 2 ms at last, for BUSY_TIMEOUT_S.
+
+        SQLite's own waiting sleeps for up to 100 ms at a time, in which the lock is free or others pass by.
+        """
+        if not self._waits_by_itself:
+            self._raw.execute("PRAGMA busy_timeout=0")  # once it has the lock nothing else is ever busy
+            self._waits_by_itself = True
+        deadline, pause = time.monotonic() + BUSY_TIMEOUT_S, _FIRST_PAUSE_S
+        while True:
+            try:
+                self._raw.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_S)
 
     def execute(self, sql: str, parameters: Mapping[str, Any]) -> Any:
         """See Connection."""
