@@ -22,8 +22,8 @@ Asked = TypeVar("Asked", bound=RunRequest)
 LONGEST_WAIT_S = 3600.0
 USUAL_WAIT_S = 300.0
 _WAIT = re.compile(rb"wait=(\d{1,6}(?:\.\d{1,6})?)")
-_ONE = r"(?P<name>[^/]+)"
-_POST = re.compile(rf"/v1/workflows/{_ONE}/runs|/v1/workflow/(?P<waited>[^/]+)|(?P<any>/v1/runs)")
+_ONE = r"(?P<name>[^/\0]+)"
+_POST = re.compile(rf"/v1/workflows/{_ONE}/runs|/v1/workflow/(?P<waited>[^/\0]+)|(?P<any>/v1/runs)")
 _GET = re.compile(rf"/v1/runs/{_ONE}")
 
 
