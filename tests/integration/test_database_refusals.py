@@ -119,6 +119,10 @@ class Refusing:
     def failed_outside(self, error: BaseException) -> bool:
         return self._inner.failed_outside(error)
 
+    @property
+    def nothing_done(self) -> bool:
+        return self._inner.nothing_done
+
     def close(self) -> None:
         self._inner.close()
 

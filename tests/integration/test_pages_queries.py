@@ -11,8 +11,8 @@ from engine.ledger import CallScope
 from engine.schedule_spec import ScheduleSpec
 from engine.schedules import create_schedule
 from engine.store.deliveries import list_deliveries
-from engine.store.requests import spend
 from engine.store.runs import list_runs
+from engine.store.spend import spend
 from engine.webhook_outbox import queue_delivery, record_delivery
 
 ONE = "name: one\nsteps:\n  - {id: a, type: set, value: 1}\n"
