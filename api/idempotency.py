@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 LONGEST_WAIT_S = 300.0
 _LOOK_S = 0.25
+_KEEP_FOR_S = 10.0  # a database that does not take an answer now may take it soon
 _MOST_CHARACTERS = 255
 _PASSES = frozenset({401, 402, 403, 408, 409, 425, 429})  # refusals that a later request may not meet again
 
@@ -173,13 +174,18 @@ class _Recorder:
         body = b"".join(self._parts) if self._size <= MOST_BYTES else None
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self._start["headers"]]
         status = self._start["status"]
-        try:
-            await self._services.database.write(
-                lambda tx: keep_answer(tx, self._asked, status, headers, body, now_us())
-            )
-            self.kept = True
-        except RetryableError as error:  # the answer is there and paid for: it is told, and not again
-            log.warning("answer not kept", action="idempotency", error=error.message)
+        deadline = monotonic() + _KEEP_FOR_S
+        while not self.kept:
+            try:
+                await self._services.database.write(
+                    lambda tx: keep_answer(tx, self._asked, status, headers, body, now_us())
+                )
+                self.kept = True
+            except RetryableError as error:  # safe to repeat
+                if monotonic() >= deadline:  # the answer is there and paid for: it is told, and not again
+                    log.warning("answer not kept", action="idempotency", error=error.message)
+                    return
+                await asyncio.sleep(_LOOK_S)
 
 
 def _lasts(start: Message) -> bool:
