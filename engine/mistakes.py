@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
+from engine.constants import constant
 from engine.errors import Mistake
-from engine.syntax import Problem
+from engine.syntax import Expression, Problem
 from engine.yaml12 import Place
 
 _WIDEST_LINE = 160
@@ -42,6 +43,7 @@ class Findings:
         self._source = source.removeprefix("\ufeff")
         self._found: dict[Mistake, None] = {}
         self._warnings: dict[Mistake, None] = {}
+        self._reasons: dict[str, str | None] = {}
 
     @property
     def warnings(self) -> tuple[Mistake, ...]:
@@ -79,6 +81,13 @@ class Findings:
         """Adds a mistake in an expression, at the expression's own place inside its text where that can be found."""
         self.add(f"{problem.message}: {shortened(problem.expression)}", path, self.within(problem.expression, place),
                  problem.suggestion)  # fmt: skip
+
+    def reason(self, expression: Expression) -> str | None:
+        """Why an expression can only fail. Each is tried once, however many aliases repeat it."""
+        if expression.text not in self._reasons:
+            known = constant(expression)
+            self._reasons[expression.text] = None if known is None else known.reason
+        return self._reasons[expression.text]
 
     def within(self, expression: str, place: Place | None) -> Place | None:
         """Where an expression stands in the scalar at `place`; the scalar itself where escapes hide it."""

@@ -28,8 +28,8 @@ from engine.mistakes import Findings, shortened
 from engine.nearest import nearest
 from engine.plain_values import WANTED, not_of_type, value_mistake
 from engine.states import RETRIED_BY_DEFAULT, ErrorClass
-from engine.syntax import Read
-from engine.templates import parse_bare, parse_template, unwrap
+from engine.syntax import Expression, Read
+from engine.templates import Template, parse_bare, parse_template, unwrap
 from engine.values import type_name
 from engine.yaml12 import Node, join_path
 
@@ -99,14 +99,14 @@ def check_key(key: Key, spot: Spot) -> Any:
 
 
 def _check_open(key: Key, spot: Spot) -> None:
-    """Notes a text that is none of what the key takes, and warns of an expression that can only fail: somebody may want that."""
+    """Notes a text that is none of what the key takes, and warns of an expression that gives what it never takes."""
     parsed = parse_template(spot.node.value)
     known = constant(parsed.whole)
     if parsed.whole is None and not parsed.problems and key.kind in WANTED:
         spot.mistake(f"has to be {WANTED[key.kind]}, and a text with an expression in it is text")
-    elif known is not None:
+    elif known is not None and known.reason is None:
         left_out = known.value is None and not key.required
-        message = known.reason or (None if left_out else value_mistake(key, known.value))
+        message = None if left_out else value_mistake(key, known.value)
         if message is not None:
             spot.warning(f"{shortened(spot.node.value)}: this can only fail: {message}")
 
@@ -153,11 +153,21 @@ def _collect(spot: Spot, blocks: bool, found: list[Reading]) -> None:
         for problem in parsed.problems:
             spot.findings.add_problem(problem, spot.path, spot.node.place)
         found.extend(Reading(read, spot) for read in parsed.reads)
+        _warn_of_failing(parsed, spot)
         _warn_of_double_braces(spot)
     for name in spot.node.entries or {}:
         _collect(spot.entry(name), blocks, found)
     for index in range(len(spot.node.items or [])):
         _collect(spot.item(index), blocks, found)
+
+
+def _warn_of_failing(parsed: Template, spot: Spot) -> None:
+    """Warns of each expression, outside of blocks, that can only fail: somebody may want that."""
+    for part in parsed.parts:
+        reason = spot.findings.reason(part) if isinstance(part, Expression) else None
+        if isinstance(part, Expression) and reason is not None:
+            place = spot.node.place if part is parsed.whole else spot.findings.within(part.text, spot.node.place)
+            spot.findings.warn(f"{shortened(part.text)}: this can only fail: {reason}", spot.path, place)
 
 
 def _warn_of_double_braces(spot: Spot) -> None:

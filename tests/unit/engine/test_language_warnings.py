@@ -92,6 +92,10 @@ def test_merge_keys_are_refused_in_their_own_words_alone() -> None:
         ("{id: a, type: set, value: 1, if: \"${'yes'}\"}", "a condition must give a boolean, not text", 38),
         ("{id: a, type: sleep, duration: \"${'soon'}\"}", "not a duration", 36),
         ("{id: a, type: set, value: '${1 // 0}'}", "integer division or modulo by zero", 31),
+        ("{id: a, type: set, value: {b: [1, '${1 / 0}']}}", "division by zero", 39),
+        ("{id: a, type: set, value: 'Of ${input.x}: ${1 / 0}'}", "division by zero", 47),
+        ("{id: a, type: llm, model: m, prompt: '${1 / 0}, {% if input.x %}${2 / 0}{% endif %}'}", "${1 / 0}: this", 43),
+        ("{id: a, type: http, url: 'https://a.b/${1 / 0}'}", "division by zero", 43),
     ],
 )  # fmt: skip
 def test_an_expression_that_can_only_fail_is_warned_of(step: str, message: str, column: int) -> None:
