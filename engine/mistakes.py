@@ -23,7 +23,8 @@ def _drawn(mistake: Mistake, lines: Sequence[str], origin: str, label: str) -> s
     where = "".join(f":{number}" for number in (mistake.line, mistake.column) if number is not None)
     by_step = (mistake.path or "").startswith("steps.")  # found once it was loaded: the step's whole path tells more
     place = f"{mistake.path}: " if mistake.path and (mistake.line is None or by_step) else ""
-    hint = f" (did you mean {mistake.suggestion}?)" if mistake.suggestion else ""
+    told = mistake.suggestion is None or f"did you mean {mistake.suggestion}?" in mistake.message
+    hint = "" if told else f" (did you mean {mistake.suggestion}?)"
     head = f"{origin}{where}: {label}{place}{mistake.message}{hint}"
     if mistake.line is None or mistake.column is None or not 0 < mistake.line <= len(lines):
         return head

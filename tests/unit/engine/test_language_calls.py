@@ -10,6 +10,7 @@ from engine.definition import Definition
 from engine.errors import Mistake
 from engine.loader import load, load_data
 from engine.located import located
+from engine.mistakes import describe
 
 CHILD = """\
 name: child
@@ -68,6 +69,7 @@ def test_a_workflow_that_is_not_there_and_one_that_declares_nothing() -> None:
     assert (mistake.message, mistake.suggestion, mistake.line, mistake.column) == (
         "there is no workflow 'chlid', did you mean child?", "child", 3, calling(workflow="chlid").splitlines()[2].index("chlid") + 1,
     )  # fmt: skip
+    assert describe([mistake], "", "w.yaml").count("did you mean") == 1
     assert found(calling(workflow="open", input="{a: 1}"), "name: open\nsteps: [{id: a, type: set, value: 1}]") == []
 
 
