@@ -255,7 +255,8 @@ async def unknown_names(services: Services, definition: Definition, *, being_sto
     Names made by expressions are not known yet, nor the tools of servers that nobody has needed so far.
     """
     calls = await _call_mistakes(services, definition, being_stored=being_stored)
-    return located(definition, [*calls, *await missing_names(services.router, services.bridge, definition)])
+    found = [*calls, *await missing_names(services.router, services.bridge, definition)]
+    return await asyncio.to_thread(located, definition, found) if found else []  # which reads the text once more
 
 
 async def _call_mistakes(services: Services, definition: Definition, *, being_stored: bool) -> list[Mistake]:

@@ -119,7 +119,7 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
     async def validate(request: Request) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         definition = await _checked(request, None)
         warnings = await _warnings(services, definition)
-        unasked = located(definition, await unasked_tools(services.bridge, definition))
+        unasked = await asyncio.to_thread(located, definition, await unasked_tools(services.bridge, definition))
         return {
             "valid": True,
             "name": definition.name,

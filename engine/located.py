@@ -4,10 +4,10 @@ Such a mistake names its place as `steps.each.inner.model`: the step's path, the
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from engine.definition import Definition, Step
+from engine.definition import Definition
 from engine.errors import Mistake
 from engine.yaml12 import Node, Place, read_yaml
 
@@ -21,12 +21,14 @@ def located(definition: Definition, mistakes: Iterable[Mistake]) -> list[Mistake
     if not found or not any(step.place for step in definition.steps):
         return found
     root, _ = read_yaml(definition.source)
-    steps = {step.path: step for step in definition.walk()}
-    placed = found if root is None else [_placed(mistake, root, steps) for mistake in found]
-    return sorted(placed, key=lambda mistake: (mistake.line or 0, mistake.column or 0))
+    if root is not None:
+        objects = _objects(root)
+        steps = {step.path: objects.get(step.place) for step in definition.walk() if step.place is not None}
+        found = [_placed(mistake, root, steps) for mistake in found]
+    return sorted(found, key=lambda mistake: (mistake.line or 0, mistake.column or 0))
 
 
-def _placed(mistake: Mistake, root: Node, steps: dict[str, Step]) -> Mistake:
+def _placed(mistake: Mistake, root: Node, steps: Mapping[str, Node | None]) -> Mistake:
     path = mistake.path or ""
     if not path.startswith((_STEPS, "concurrency")) or mistake.line is not None:
         return mistake
@@ -34,15 +36,14 @@ def _placed(mistake: Mistake, root: Node, steps: dict[str, Step]) -> Mistake:
     return mistake if place is None else replace(mistake, line=place.line, column=place.column)
 
 
-def _place(path: str, root: Node, steps: dict[str, Step]) -> Place | None:
+def _place(path: str, root: Node, steps: Mapping[str, Node | None]) -> Place | None:
     if not path.startswith(_STEPS):
         return _inside(root, path)
     names = path.removeprefix(_STEPS).split(".")
     for count in range(len(names), 0, -1):
-        step = steps.get(".".join(names[:count]))
-        if step is not None and step.place is not None:
-            node = _node_at(root, step.place)
-            return step.place if node is None else _inside(node, ".".join(names[count:]))
+        node = steps.get(".".join(names[:count]))
+        if node is not None:
+            return _inside(node, ".".join(names[count:]))
     return None
 
 
@@ -59,13 +60,15 @@ def _inside(node: Node, rest: str) -> Place | None:
     return node.place
 
 
-def _node_at(root: Node, place: Place) -> Node | None:
-    """The object that stands there."""
-    pending = [root]
+def _objects(root: Node) -> dict[Place, Node]:
+    """All objects by their places; what aliases repeat is one object."""
+    found: dict[Place, Node] = {}
+    pending, seen = [root], {id(root)}
     while pending:
         node = pending.pop()
-        if node.place == place and node.entries is not None:
-            return node
-        inside: Sequence[Node] = [*(node.entries or {}).values(), *(node.items or [])]
-        pending += [one for one in inside if one.place and one.place.start <= place.start < one.place.end]
-    return None
+        if node.entries is not None and node.place is not None:
+            found[node.place] = node
+        inside = [one for one in [*(node.entries or {}).values(), *(node.items or [])] if id(one) not in seen]
+        seen.update(map(id, inside))
+        pending += inside
+    return found
