@@ -23,6 +23,7 @@ _SAME_VALUE = (
     "else",
     "dependentSchemas",
 )  # hold schemas for the value itself
+_CONDITIONAL = frozenset({"then", "else"})
 _LONGEST = 200
 
 
@@ -46,8 +47,11 @@ def schema_mistake(schema: Mapping[str, Any]) -> tuple[str, str, str | None] | N
     return None
 
 
-def violations(schema: Mapping[str, Any], value: Any) -> list[tuple[str, str]]:
-    """Where and how a value does not follow a schema that `schema_mistake` found fine: paths such as `.a[1]` with messages."""
+def violations(schema: Mapping[str, Any], value: Any, *, partial: bool = False) -> list[tuple[str, str]]:
+    """Where and how a value does not follow a schema that `schema_mistake` found fine: paths such as `.a[1]` with messages.
+
+    `partial`: entries whose values are not known yet are left out of it, so that nobody can say which side of an `if` holds.
+    """
     from jsonschema import Draft202012Validator  # noqa: PLC0415  # takes 100 ms to import
     from referencing import Registry  # noqa: PLC0415  # comes with jsonschema
 
@@ -57,7 +61,9 @@ def violations(schema: Mapping[str, Any], value: Any) -> list[tuple[str, str]]:
     except RecursionError:
         return [("", "the value or its schema is nested too deeply")]
     return [
-        (_path(error.absolute_path), _readable(str(error.validator), error.validator_value, error)) for error in errors
+        (_path(error.absolute_path), _readable(str(error.validator), error.validator_value, error))
+        for error in errors
+        if not (partial and _CONDITIONAL.intersection(error.absolute_schema_path))
     ]
 
 

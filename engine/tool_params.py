@@ -64,7 +64,8 @@ def _half_texts(params: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator
 def _mistyped(params: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Checked against the whole schema, whose parts may refer to each other; what it says of the whole object is left out."""
     fixed = {name: value for name, value in params.items() if not _has_expression(value)}
-    yield from ((where.removeprefix("."), message) for where, message in violations(schema, fixed) if where)
+    found = violations(schema, fixed, partial=len(fixed) < len(params))
+    yield from ((where.removeprefix("."), message) for where, message in found if where)
 
 
 def _takes_text(schema: Mapping[str, Any]) -> bool:

@@ -50,3 +50,15 @@ def test_mistakes_are_named(params: dict[str, Any], wrong: dict[str, str]) -> No
 )
 def test_a_schema_that_says_nothing_checks_nothing(schema: dict[str, Any]) -> None:
     assert wrong_params({"anything": 1}, schema) == []
+
+
+def test_what_depends_on_a_value_that_is_not_known_yet_is_not_told() -> None:
+    schema = {
+        "properties": {"mode": {"enum": ["few", "all"]}, "count": {"type": "integer", "minimum": 1}},
+        "if": {"properties": {"mode": {"const": "few"}}},
+        "then": {"properties": {"count": {"maximum": 3}}},
+    }
+    assert dict(wrong_params({"mode": "few", "count": 9}, schema)) == {"count": "has to be at most 3"}
+    assert wrong_params({"mode": "all", "count": 9}, schema) == []
+    assert wrong_params({"mode": "${input.mode}", "count": 9}, schema) == []
+    assert dict(wrong_params({"mode": "${input.mode}", "count": 0}, schema)) == {"count": "has to be at least 1"}
