@@ -84,7 +84,9 @@ class Findings:
                  problem.suggestion)  # fmt: skip
 
     def reason(self, expression: Expression) -> str | None:
-        """Why an expression can only fail. Each is tried once, however many aliases repeat it."""
+        """Why an expression can only fail. Each is tried once, however many aliases repeat it, and none once no more warnings are kept."""
+        if len(self._warnings) >= self.MOST:
+            return None
         if expression.text not in self._reasons:
             known = constant(expression)
             self._reasons[expression.text] = None if known is None else known.reason
