@@ -7,8 +7,8 @@ result has cost, though, and reads the same in a fork as in the run that it was 
 from engine.agent_steps import AGENT
 from engine.store.database import Row, Tx
 from engine.store.requests import agent_sums, run_sums, step_sums
-from engine.store.runs import child_run_ids, get_run
-from engine.store.worth import calls_of_step, tried_inside, tried_step
+from engine.store.runs import get_run
+from engine.store.worth import calls_of_step, newest_child, tried_inside, tried_step
 
 _MOST_FORKS = 100  # that are gone back through
 _CALLS = "workflow"  # the type of steps whose calls are those of another run
@@ -37,5 +37,5 @@ def worth(tx: Tx, run: Row, step: Row) -> tuple[int, int]:
 
 
 def _sums(tx: Tx, run_id: str, row: Row, kind: str) -> Row:
-    child = child_run_ids(tx, run_id).get(row["id"]) if kind == _CALLS else None
+    child = newest_child(tx, run_id, row["id"]) if kind == _CALLS else None
     return calls_of_step(tx, run_id, row["key"]) if child is None else run_sums(tx, child)
