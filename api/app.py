@@ -8,12 +8,11 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 from starlette.routing import Match, Route
 
 from api import budgets, config, health, keys, ledger, mcp, metrics, models, providers, runs, schedules, workflows
 from api.anthropic_errors import shaped
-from api.asgi import MAX_BODY_BYTES, App, Scope, too_large
+from api.asgi import MAX_BODY_BYTES, App, JsonAnswer, Scope, too_large
 from api.auth import Gate
 from api.chat import begin_chat
 from api.conversations import ConversationEndpoint
@@ -41,6 +40,7 @@ def create_app(services: Services) -> App:
         version=services.version,
         description="Durable workflows and an OpenAI-compatible gateway.",
         redirect_slashes=False,
+        default_response_class=JsonAnswer,
         docs_url=None,  # FastAPI's page fetches its program from outside; api.pages draws one
         redoc_url=None,
         max_body_size=MAX_BODY_BYTES,
@@ -98,12 +98,12 @@ def _past_the_layers(posted: Mapping[str, App], runs: HotRuns) -> Callable[[Scop
     return find
 
 
-async def _known(_: Request, error: Exception) -> JSONResponse:
+async def _known(_: Request, error: Exception) -> JsonAnswer:
     assert isinstance(error, AIGatewayError)
     return _response(problem_of(error))
 
 
-async def _invalid(_: Request, error: Exception) -> JSONResponse:
+async def _invalid(_: Request, error: Exception) -> JsonAnswer:
     """Pydantic's findings as the contract's details; the first one is the message."""
     assert isinstance(error, RequestValidationError)
     details = [_mistake(found) for found in error.errors()]
@@ -135,7 +135,7 @@ def _path(place: Sequence[Any]) -> str:
     return path
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JsonAnswer:
     """Starlette's own: no such route, a method that is not allowed, a body that turned out too large as it came."""
     assert isinstance(error, HTTPException)
     if error.status_code == 413:
@@ -169,10 +169,10 @@ def _no_json(data: bytes, error: BaseException) -> Problem:
     return problem_of(HttpError(400, "invalid_json", why_no_json(data, error)))
 
 
-async def _unexpected(request: Request, _: Exception) -> JSONResponse:
+async def _unexpected(request: Request, _: Exception) -> JsonAnswer:
     """What nobody expected, in the one shape; Starlette hands the exception on to the gate, which logs it."""
     return _response(shaped(internal_problem(), request.url.path, request.scope["state"]["request_id"]))
 
 
-def _response(problem: Problem) -> JSONResponse:
-    return JSONResponse(problem.body, status_code=problem.status, headers=problem.headers)
+def _response(problem: Problem) -> JsonAnswer:
+    return JsonAnswer(problem.body, status_code=problem.status, headers=problem.headers)

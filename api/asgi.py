@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import Any, TypeVar, cast
 
 import orjson
+from starlette.responses import JSONResponse
 
 from api.errors import HttpError, Problem
-from api.json_mistakes import MAX_DEPTH, TOO_DEEP, why_no_json
+from api.json_mistakes import MAX_DEPTH, TOO_DEEP, is_too_deep, why_no_json
 
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]
@@ -74,32 +75,30 @@ async def read_json_object(receive: Receive) -> dict[str, Any]:
         raise HttpError(400, "invalid_json", why_no_json(data, error)) from error
     if not isinstance(body, dict):
         raise HttpError(400, "invalid_json", "the body must be a JSON object")
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _deeper_than(MAX_DEPTH, body):
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and is_too_deep(body):
         raise HttpError(400, "invalid_json", TOO_DEEP)
     return cast("dict[str, Any]", body)
 
 
-def _deeper_than(limit: int, body: Any) -> bool:
-    """Level by level: no recursion that a body could exhaust."""
-    level: list[Any] = [body]
-    for _ in range(limit):
-        values = [value for outer in level for value in _inside(outer)]
-        level = [value for value in values if isinstance(value, dict | list)]
-        if not level:
-            return False
-    return True
+def json_bytes(body: Any) -> bytes:
+    """A body that any client can read: what no UTF-8 can hold is escaped."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # integers beyond 64 bits, lone surrogates, more levels than orjson takes
+        return json.dumps(body, separators=(",", ":")).encode()
 
 
-def _inside(outer: Any) -> Iterable[Any]:
-    return cast("dict[str, Any]", outer).values() if isinstance(outer, dict) else cast("list[Any]", outer)
+class JsonAnswer(JSONResponse):
+    """Starlette's, for the values that runs hold: half of a surrogate pair from a client or a model breaks no answer."""
+
+    def render(self, content: Any) -> bytes:
+        """See `json_bytes`."""
+        return json_bytes(content)
 
 
 async def send_json(send: Send, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
     """A whole answer."""
-    try:
-        data = orjson.dumps(body)
-    except TypeError:  # integers beyond 64 bits, lone surrogates, more levels than orjson takes
-        data = json.dumps(body, separators=(",", ":")).encode()
+    data = json_bytes(body)
     told = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
     await send({"type": "http.response.start", "status": status, "headers": encode_headers(told)})
     await send({"type": "http.response.body", "body": data})

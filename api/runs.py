@@ -1,4 +1,7 @@
-"""Runs over HTTP: submit, poll, list, inspect, control."""
+"""Runs over HTTP: submit, poll, list, inspect, control.
+
+What holds a run's values is written by `JsonAnswer`: FastAPI's own way fails at deep values, and a list with them.
+"""
 
 import json
 from collections.abc import AsyncGenerator, Callable
@@ -8,9 +11,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import JSONResponse, StreamingResponse
+from starlette.responses import StreamingResponse
 
+from api.asgi import JsonAnswer
 from api.hot_runs import LONGEST_WAIT_S, USUAL_WAIT_S
+from api.json_mistakes import TOO_DEEP, Shallow, is_too_deep
 from api.params import check_cursor, check_limit, instant_us, page, part, tag_filter
 from api.request_spans import context_of
 from api.run_outcome import Answer, accepted, outcome
@@ -35,6 +40,7 @@ _EVENTS_AT_ONCE = 500
 _EVENTS_A_PAGE = 10_000
 _LARGEST_NUMBER = 2**31 - 1  # that an event can have
 _SIGN_OF_LIFE_S = 15.0
+_Json = dict[str, Any]
 
 IdempotencyKey = Annotated[str | None, Header(description="The same key and body give the same run again.")]
 DryRun = Annotated[
@@ -71,7 +77,9 @@ class ForkRequest(BaseModel):
     from_step: str = Field(
         description="The step to go on from; every result before it is reused and not paid for again."
     )
-    input: dict[str, Any] | None = Field(default=None, description="Replaces the run's input for what runs anew.")
+    input: Shallow[dict[str, Any]] | None = Field(
+        default=None, description="Replaces the run's input for what runs anew."
+    )
     models: dict[str, str] = Field(default_factory=dict[str, str], description="Other models by step id.")
 
 
@@ -93,18 +101,18 @@ def _submission_routes(router: APIRouter, services: Services) -> None:
         asked: RunRequest | None = None,
         idempotency_key: IdempotencyKey = None,
         dry_run: DryRun = False,
-    ) -> JSONResponse:
+    ) -> JsonAnswer:
         if dry_run:
-            return JSONResponse(await preview_run(services, name, asked or RunRequest()))
+            return JsonAnswer(await preview_run(services, name, asked or RunRequest()))
         caller = caller_of(request, idempotency_key)
         return _json(accepted((await start_run(services, name, asked or RunRequest(), caller)).run))
 
     @router.post("/v1/runs", status_code=202, summary="Start a run of a stored workflow or of an inline definition")
     async def start_any(  # pyright: ignore[reportUnusedFunction]
         asked: AnyRunRequest, request: Request, idempotency_key: IdempotencyKey = None, dry_run: DryRun = False
-    ) -> JSONResponse:
+    ) -> JsonAnswer:
         if dry_run:
-            return JSONResponse(await preview_run(services, asked.workflow, asked))
+            return JsonAnswer(await preview_run(services, asked.workflow, asked))
         started = await start_run(services, asked.workflow, asked, caller_of(request, idempotency_key))
         return _json(accepted(started.run))
 
@@ -115,13 +123,13 @@ def _submission_routes(router: APIRouter, services: Services) -> None:
         asked: RunRequest | None = None,
         wait: Wait = USUAL_WAIT_S,
         idempotency_key: IdempotencyKey = None,
-    ) -> JSONResponse:
+    ) -> JsonAnswer:
         started = await start_run(services, name, asked or RunRequest(), caller_of(request, idempotency_key))
         return _json(await services.run_watch.told_at_end(started.run["id"], wait, outcome))
 
 
 def _reading_routes(router: APIRouter, services: Services) -> None:
-    @router.get("/v1/runs", summary="List runs, newest first")
+    @router.get("/v1/runs", response_model=_Json, summary="List runs, newest first")
     async def list_all(  # pyright: ignore[reportUnusedFunction]
         status: RunStatus | None = None,
         workflow: str | None = None,
@@ -129,7 +137,7 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
         since: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> JsonAnswer:
         filters = {
             "status": status.value if status else None,
             "workflow": workflow,
@@ -139,19 +147,19 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
         }
         size = check_limit(limit)
         rows = await services.database.read(lambda tx: [run_view(tx, row) for row in list_runs(tx, filters, size + 1)])
-        return page(rows, size)
+        return JsonAnswer(page(rows, size))
 
-    @router.get("/v1/runs/{run_id}", summary="A run; with `wait`, as soon as it has ended")
-    async def show(run_id: str, wait: Wait = 0) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        return await services.run_watch.told_at_end(run_id, wait, run_view)
+    @router.get("/v1/runs/{run_id}", response_model=_Json, summary="A run; with `wait`, as soon as it has ended")
+    async def show(run_id: str, wait: Wait = 0) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
+        return JsonAnswer(await services.run_watch.told_at_end(run_id, wait, run_view))
 
-    @router.get("/v1/runs/{run_id}/steps", summary="A run's steps in the order they ran")
+    @router.get("/v1/runs/{run_id}/steps", response_model=_Json, summary="A run's steps in the order they ran")
     async def steps(  # pyright: ignore[reportUnusedFunction]
         run_id: str, limit: int | None = None, cursor: str | None = None
-    ) -> dict[str, Any]:
+    ) -> JsonAnswer:
         await services.run_watch.run(run_id)
         rows = await services.database.read(lambda tx: steps_view(tx, run_id))
-        return part(rows, limit, cursor, name=itemgetter("id"))
+        return JsonAnswer(part(rows, limit, cursor, name=itemgetter("id")))
 
     @router.get("/v1/runs/{run_id}/events", summary="A run's history, as JSON or as a live stream")
     async def events(  # pyright: ignore[reportUnusedFunction]
@@ -170,51 +178,60 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
         rows = await services.database.read(lambda tx: history_since(tx, run_id, after, limit + 1))
         shown = rows[:limit]
         more = str(shown[-1]["seq"]) if len(rows) > len(shown) else None
-        return JSONResponse({"object": "list", "data": [event_view(row) for row in shown], "next_cursor": more})
+        return JsonAnswer({"object": "list", "data": [event_view(row) for row in shown], "next_cursor": more})
 
 
 def _control_routes(router: APIRouter, services: Services) -> None:
-    @router.post("/v1/runs/{run_id}/cancel", status_code=202, summary="Stop a run")
-    async def cancel_run(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    @router.post("/v1/runs/{run_id}/cancel", status_code=202, response_model=_Json, summary="Stop a run")
+    async def cancel_run(run_id: str) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
         return await _going_on(services, run_id, lambda tx: cancel(tx, services.catalogue, run_id, now_us()))
 
-    @router.post("/v1/runs/{run_id}/pause", status_code=202, summary="Start no further step of a run")
-    async def pause_run(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    @router.post(
+        "/v1/runs/{run_id}/pause", status_code=202, response_model=_Json, summary="Start no further step of a run"
+    )
+    async def pause_run(run_id: str) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
         await services.database.write(lambda tx: pause(tx, services.catalogue, run_id, now_us()))
         return await _view(services, run_id)
 
-    @router.post("/v1/runs/{run_id}/resume", status_code=202, summary="Let a paused run go on")
+    @router.post("/v1/runs/{run_id}/resume", status_code=202, response_model=_Json, summary="Let a paused run go on")
     async def resume_run(  # pyright: ignore[reportUnusedFunction]
         run_id: str, asked: ResumeRequest | None = None
-    ) -> dict[str, Any]:
+    ) -> JsonAnswer:
         budget = asked.budget_usd if asked else None
         limit = None if budget is None else to_picousd(budget)
         return await _going_on(services, run_id, lambda tx: resume(tx, services.catalogue, run_id, limit, now_us()))
 
-    @router.post("/v1/runs/{run_id}/retry", status_code=202, summary="Go on from the step that failed")
-    async def retry_run(run_id: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    @router.post(
+        "/v1/runs/{run_id}/retry", status_code=202, response_model=_Json, summary="Go on from the step that failed"
+    )
+    async def retry_run(run_id: str) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
         return await _going_on(services, run_id, lambda tx: retry(tx, services.catalogue, run_id, now_us()))
 
-    @router.post("/v1/runs/{run_id}/fork", status_code=201, summary="A new run that goes on from a step of this one")
+    @router.post(
+        "/v1/runs/{run_id}/fork",
+        status_code=201,
+        response_model=_Json,
+        summary="A new run that goes on from a step of this one",
+    )
     async def fork_run(  # pyright: ignore[reportUnusedFunction]
-        run_id: str, asked: ForkRequest, request: Request, response: Response
-    ) -> dict[str, Any]:
+        run_id: str, asked: ForkRequest, request: Request
+    ) -> JsonAnswer:
         await check_models(services, asked.models)
         wanted = Fork(asked.from_step, asked.input, asked.models, context_of(request.scope))
         run, rings = await services.database.write(lambda tx: fork(tx, services.catalogue, run_id, wanted, now_us()))
         ring_all(services, rings)
-        response.headers["location"] = run_links(run["id"])["self"]
-        return await _view(services, run["id"])
+        return await _view(services, run["id"], 201, {"location": run_links(run["id"])["self"]})
 
     @router.post(
         "/v1/runs/{run_id}/signals/{name}",
         status_code=202,
+        response_model=_Json,
         summary="Give a run the signal that a step of it waits for; the body is its payload",
         openapi_extra={"requestBody": {"content": {"application/json": {"example": {"approved": True}}}}},
     )
     async def send_signal(  # pyright: ignore[reportUnusedFunction]
         run_id: str, name: Annotated[str, Path(pattern=SIGNAL_PATTERN)], request: Request
-    ) -> dict[str, Any]:
+    ) -> JsonAnswer:
         signal = (name, await _payload(request))
         _, rings, _ = await services.database.write(lambda tx: send(tx, services.catalogue, run_id, signal, now_us()))
         ring_all(services, rings)
@@ -225,11 +242,14 @@ async def _payload(request: Request) -> Any:
     """Any JSON; an empty body is null. Raises: UserError."""
     body = await request.body()
     try:
-        return json.loads(body) if body.strip() else None
+        payload = json.loads(body) if body.strip() else None
     except RecursionError as error:
-        raise UserError("invalid_json", "the body is nested too deeply") from error
+        raise UserError("invalid_json", TOO_DEEP) from error
     except ValueError as error:
         raise UserError("invalid_json", f"the body is no JSON: {error}") from error
+    if is_too_deep(payload):
+        raise UserError("invalid_json", TOO_DEEP)
+    return payload
 
 
 def _webhook_routes(router: APIRouter, services: Services) -> None:
@@ -254,17 +274,17 @@ def caller_of(request: Request, idempotency_key: str | None) -> Caller:
     return Caller(request.state.request_id, key_id, idempotency_key, context_of(request.scope))
 
 
-async def _view(services: Services, run_id: str) -> dict[str, Any]:
-    return await services.run_watch.told_at_end(run_id, 0, run_view)
+async def _view(
+    services: Services, run_id: str, status: int = 202, headers: dict[str, str] | None = None
+) -> JsonAnswer:
+    return JsonAnswer(await services.run_watch.told_at_end(run_id, 0, run_view), status, headers)
 
 
-def _json(answer: Answer) -> JSONResponse:
-    return JSONResponse(answer.body, answer.status, answer.headers)
+def _json(answer: Answer) -> JsonAnswer:
+    return JsonAnswer(answer.body, answer.status, answer.headers)
 
 
-async def _going_on(
-    services: Services, run_id: str, transition: Callable[[Tx], tuple[Row, list[Ring]]]
-) -> dict[str, Any]:
+async def _going_on(services: Services, run_id: str, transition: Callable[[Tx], tuple[Row, list[Ring]]]) -> JsonAnswer:
     _, rings = await services.database.write(transition)
     ring_all(services, rings)
     return await _view(services, run_id)

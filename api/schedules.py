@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
-from starlette.responses import JSONResponse
 
+from api.asgi import JsonAnswer
+from api.json_mistakes import Shallow
 from api.params import check_cursor, check_limit, page
 from api.plain_text import PlainText
 from api.services import Services
@@ -47,7 +48,7 @@ class ScheduleRequest(BaseModel):
     catch_up: Annotated[int, Field(ge=0, le=MAX_CATCH_UP)] = Field(
         default=DEFAULT_CATCH_UP, description="How many missed firings are made up; with queue, how many may wait."
     )
-    input: dict[str, Any] = Field(default_factory=dict[str, Any])
+    input: Shallow[dict[str, Any]] = Field(default_factory=dict[str, Any])
     tags: dict[
         Annotated[PlainText, Field(max_length=MAX_TAG)], Annotated[PlainText, Field(max_length=MAX_TAG_VALUE)]
     ] = Field(default_factory=dict[str, str], max_length=MAX_TAGS)
@@ -97,7 +98,7 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
 
 def _writing_routes(router: APIRouter, services: Services) -> None:
     @router.post("/v1/schedules", status_code=201, summary="Run a stored workflow by the clock")
-    async def create(request: Request, asked: ScheduleRequest) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+    async def create(request: Request, asked: ScheduleRequest) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
         definition, _ = await definition_of(services, asked.workflow)
         spec, names = asked.spec(), (asked.name or asked.workflow, asked.workflow)
         key_id: str | None = getattr(request.state, "key_id", None)
@@ -109,7 +110,7 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
         warnings = [mistake.message for mistake in await unknown_names(services, definition)]
         view = schedule_view(row, upcoming_from=now_us()) | {"warnings": warnings}
         where = {"location": f"/v1/schedules/{row['id']}"}
-        return JSONResponse(view, status_code=201 if created else 200, headers=where)
+        return JsonAnswer(view, status_code=201 if created else 200, headers=where)
 
     @router.post("/v1/schedules/{schedule}/pause", summary="Start no runs until it is resumed; its definition's too")
     async def pause(schedule: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Discriminator, Field,
 
 from api.definition_names import missing_names, unknown_model
 from api.dry_run import dry_run
+from api.json_mistakes import Shallow
 from api.params import FORM
 from api.plain_text import PlainText, check_plain
 from api.services import Services
@@ -49,7 +50,9 @@ class RunRequest(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"input": {"topic": "the history of tea"}}]}
     )
 
-    input: Any = Field(default_factory=dict, description="The run's input, checked against the workflow's `inputs`.")
+    input: Shallow[Any] = Field(
+        default_factory=dict, description="The run's input, checked against the workflow's `inputs`."
+    )
     webhook_url: PlainText | None = Field(
         default=None, description="Told of the run's end, signed as Standard Webhooks say."
     )

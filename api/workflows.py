@@ -6,9 +6,9 @@ from operator import itemgetter
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from api.asgi import MAX_BODY_BYTES, too_large
+from api.asgi import MAX_BODY_BYTES, JsonAnswer, too_large
 from api.auth import check_author
 from api.definition_names import asks_tools, unasked_tools
 from api.mcp import look_for_a_moment
@@ -66,7 +66,7 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
         row = await _row(services, name)
         if "yaml" in request.headers.get("accept", ""):
             return Response(row["config_yaml"], media_type="application/yaml")
-        return JSONResponse(workflow_view(row))
+        return JsonAnswer(workflow_view(row))
 
     @router.get("/v1/workflows/{name}/graph", summary="A definition as nodes and edges, and as Mermaid text")
     async def graph(name: str) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
@@ -99,7 +99,7 @@ async def _row(services: Services, name: str) -> Row:
 
 def _writing_routes(router: APIRouter, services: Services) -> None:
     @router.put("/v1/workflows/{name}", summary="Store a definition", openapi_extra=_BODY, responses=_STORED)
-    async def store(name: str, request: Request) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
+    async def store(name: str, request: Request) -> JsonAnswer:  # pyright: ignore[reportUnusedFunction]
         check_author(request.state.key)
         definition = await _checked(request, name)
         if definition.name != name:
@@ -108,7 +108,7 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
         key_id: str | None = getattr(request.state, "key_id", None)
         stored = await services.database.write(lambda tx: put(tx, definition, "api", now_us(), key_id=key_id))
         view = workflow_view(stored.row) | {"warnings": await _warnings(services, definition)}
-        return JSONResponse(view, status_code=201 if stored.created else 200)
+        return JsonAnswer(view, status_code=201 if stored.created else 200)
 
     @router.delete("/v1/workflows/{name}", status_code=204, summary="Forget a definition; its runs go on")
     async def forget(name: str, request: Request) -> None:  # pyright: ignore[reportUnusedFunction]

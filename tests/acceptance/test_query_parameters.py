@@ -4,6 +4,7 @@ And a submission that is asked for again when its workflow is gone.
 """
 
 import gzip
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,10 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 def error_of(answer: Any, status: int) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     return answer.json()["error"]
+
+
+def sent(up: Gateway, path: str, body: bytes) -> Any:
+    return up.http.post(path, content=body, headers={"content-type": "application/json"})
 
 
 def refused(up: Gateway, path: str) -> dict[str, Any]:
@@ -181,6 +186,41 @@ def test_text_that_postgresql_cannot_hold_is_refused_by_field_and_kept_in_values
     assert (
         error_of(up.http.post("/v1/chat/completions", json=chat | {"model": "simulated/\0"}), 404)["param"] == "model"
     )
+
+
+def test_values_that_json_can_spell_and_no_utf8_can_hold_break_no_answer(up: Gateway) -> None:
+    """Half of a surrogate pair in a value is kept, and written so that any client reads it; in text that is looked for it is refused."""
+    text = "name: odd\nsteps:\n  - {id: hold, type: wait, signal: go}\n"
+    assert up.http.put("/v1/workflows/odd", content=text).status_code == 201
+    run = sent(up, "/v1/workflow/odd?wait=0", b'{"input": {"text": "\\ud800"}}').json()["links"]["self"]
+    assert up.http.get("/v1/runs?workflow=odd").json()["data"][0]["input"] == {"text": "\ud800"}
+    for answer in (up.http.get(run), up.http.post(f"{run}/pause"), up.http.post(f"{run}/cancel")):
+        assert answer.json()["input"] == {"text": "\ud800"}
+    assert up.http.get(f"{run}/steps").status_code == 200
+    unknown = b'{"from_step": "\\ud800"}'
+    assert "\ud800" in error_of(sent(up, f"{run}/fork", unknown), 400)["message"]
+    fields = {"workflow": b'"\\ud800"', "webhook_url": b'"https://example.com/\\ud800"', "tags.a": b'{"a": "\\udfff"}'}
+    for param, value in fields.items():
+        body = b'{"workflow": "odd", "%s": %s}' % (param.partition(".")[0].encode(), value)
+        error = error_of(sent(up, "/v1/runs", body), 400)
+        assert error["param"] == param and "surrogate" in error["message"]
+
+
+def test_values_deeper_than_answers_can_be_are_refused_by_field(up: Gateway) -> None:
+    text = "name: deep\nsteps:\n  - {id: hold, type: wait, signal: go}\n"
+    assert up.http.put("/v1/workflows/deep", content=text).status_code == 201
+    fits, deeper = json.loads("[" * 199 + "]" * 199), json.loads("[" * 300 + "]" * 300)
+    started = up.http.post("/v1/workflows/deep/runs", json={"input": {"of": fits}})
+    run = started.json()["links"]["self"]
+    bodies: dict[str, Any] = {
+        "workflows/deep/runs": {"input": {"of": deeper}},
+        "schedules": {"workflow": "deep", "cron": "@daily", "input": {"of": deeper}},
+    }
+    for path, body in {**bodies, f"{run[4:]}/fork": {"from_step": "hold", "input": {"of": deeper}}}.items():
+        error = error_of(up.http.post(f"/v1/{path}", json=body), 400)
+        assert error["param"] == "input" and "200 levels" in error["message"]
+    assert "200 levels" in error_of(up.http.post(f"{run}/signals/go", json=deeper), 400)["message"]
+    assert up.http.get("/v1/runs?workflow=deep").json()["data"][0]["input"] == {"of": fits}
 
 
 def test_the_short_way_and_the_documented_route_say_the_same(up: Gateway) -> None:
