@@ -65,8 +65,12 @@ class Submission:
         return None if self.idempotency_key is None else _kept_key(self.idempotency_key, self.key_id)
 
     def is_plain(self) -> bool:
-        """Whether storing it locks nothing that another submission may want: no key, no place in a line, no value stored by content."""
-        small = len(dumps(self.input)) <= INLINE_LIMIT
+        """Whether storing it locks nothing that another submission may want: no key, no place in a line, no value stored by content.
+
+        Two groups that want the same values in another order would wait for each other.
+        """
+        defaults = len(dumps(self.definition.inputs or {}))  # at most: they are filled in where nothing is given
+        small = len(dumps(self.input)) + defaults <= INLINE_LIMIT
         return (
             small and self.idempotency_key is None and self.version is not None and self.definition.concurrency is None
         )

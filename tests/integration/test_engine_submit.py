@@ -215,3 +215,18 @@ def test_processes_that_take_up_the_same_files_at_once_store_one_version(databas
     assert [(row["version"], row["origin"]) for row in versions] == [(2, "api"), (1, "file")]
     for database in databases:
         database.close()
+
+
+def test_submissions_with_a_value_that_is_stored_by_content_share_no_commit() -> None:
+    """It is locked until the commit: groups of two processes that held several of them would wait for each other."""
+    text = (
+        "name: of-text\ninputs:\n  text: {type: string, default: DEFAULT}\nsteps:\n  - {id: a, type: set, value: 1}\n"
+    )
+
+    def is_plain(default: str, given: dict[str, Any]) -> bool:
+        version = {"id": "v", "version": 1, "name": "of-text"}
+        return Submission(definition=load(text.replace("DEFAULT", default)), version=version, input=given).is_plain()
+
+    assert is_plain("short", {}) and is_plain("short", {"text": "x" * 1000})
+    assert not is_plain("short", {"text": "x" * 5000})
+    assert not is_plain("x" * 5000, {})
