@@ -62,7 +62,12 @@ class Errand:
         """The most output tokens that all its choices may have."""
         if self.kind is not CallKind.CHAT:
             return 0
-        return (self.asked_limit or DEFAULT_MAX_TOKENS) * max(1, as_count(self.body.get("n")) or 1)
+        return (self.asked_limit or DEFAULT_MAX_TOKENS) * self.choices
+
+    @property
+    def choices(self) -> int:
+        """How many answers it asks for."""
+        return max(1, as_count(self.body.get("n")) or 1)
 
     @cached_property
     def caches_for_an_hour(self) -> bool:

@@ -65,6 +65,7 @@ class OpenStream:
         What is held back goes out with the first chunk behind that time: a stream that falls silent meanwhile has told nobody anything.
         """
         free_us: int | None = None
+        unended = self._call.errand.choices
         while True:
             chunk = await self._read()
             if chunk is None:
@@ -74,14 +75,13 @@ class OpenStream:
             self.dropped += chunk.dropped
             self._held.append(chunk)
             if chunk.finish_reason is not None:
-                return
-            if chunk.has_content and free_us is None:
+                unended -= 1
+            if free_us is None and (chunk.has_content or chunk.finish_reason is not None):
                 free_us = self._clock() + round(hold_back_s * 1_000_000)
-            if free_us is not None and (not hold_back_s or self._clock() >= free_us):
+            full = len(self._held) > MAX_HELD_CHUNKS
+            if free_us is not None and (full or not unended or not hold_back_s or self._clock() >= free_us):
                 return
-            if len(self._held) > MAX_HELD_CHUNKS:
-                if free_us is not None:
-                    return
+            if full:
                 raise await self._fail("The upstream sends chunks without content.")
 
     async def aclose(self) -> None:

@@ -242,6 +242,17 @@ def test_after_the_first_content_there_is_no_second_try() -> None:
     in_house(use)
 
 
+def test_what_is_held_back_is_held_until_the_last_of_several_answers_has_ended() -> None:
+    async def use(house: House) -> None:
+        house.first.control.script(Fault("error_in_stream", after=5))  # the first of the two has ended by then
+        async with await house.stream(replace(house.both, hold_back_s=60.0), chat("[words 3]", n=2)) as chunks:
+            told = [choice async for chunk in chunks for choice in chunk.body["choices"]]
+        texts = ["".join(c["delta"].get("content") or "" for c in told if c["index"] == index) for index in (0, 1)]
+        assert (texts, house.counts()) == (["w0 w1 w2"] * 2, (2, 0))
+
+    in_house(use)
+
+
 def with_dear(house: House) -> Candidate:
     """A candidate at the second upstream whose worst case does not fit into the house's budget."""
     house.book = MemoryBook(budget_picousd=10**11)

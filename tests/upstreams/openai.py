@@ -126,7 +126,7 @@ class OpenAIUpstream(Upstream):
                 for at in range(0, len(text), 8):
                     part = {"index": number, "function": {"arguments": text[at : at + 8]}}
                     yield chunk("content", choice(index, {"tool_calls": [part]}))
-            yield chunk("finish", choice(index, {}, reply.finish))
+            yield chunk("finish" if index == count - 1 else "ended", choice(index, {}, reply.finish))
         if wants_usage:
             piece = chunk("usage", [], usage=_usage(call))
             piece.tells_usage = True
