@@ -52,13 +52,18 @@ async def read_body(receive: Receive, limit: int = MAX_BODY_BYTES) -> bytes:
 def check_body_headers(scope: Scope) -> None:
     """Refuse a body by what its request says of it, before any of it is read. Raises: HttpError."""
     for name, told in scope["headers"]:
-        if name == b"content-length" and len(told) > _FEW_DIGITS and told.isdigit() and int(told) > MAX_BODY_BYTES:
+        if name == b"content-length" and len(told) > _FEW_DIGITS and _is_large(told):
             raise too_large(MAX_BODY_BYTES)
         if name == b"content-encoding" and told.lower() != b"identity":
             words = f"a body with content-encoding {told.decode('latin-1')} is not taken: send it uncompressed"
             raise HttpError(
                 415, "unsupported_media_type", words, param="content-encoding", headers={"accept-encoding": "identity"}
             )
+
+
+def _is_large(length: bytes) -> bool:
+    digits = length.lstrip(b"0")  # of which there may be more than Python reads as a number
+    return len(digits) > _FEW_DIGITS + 1 or (digits.isdigit() and int(digits) > MAX_BODY_BYTES)
 
 
 def too_large(limit: int) -> HttpError:
