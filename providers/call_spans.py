@@ -12,6 +12,7 @@ from providers.routing import Candidate
 from providers.shapes import as_object, as_objects, as_text
 
 _OPERATIONS = {CallKind.CHAT: "chat", CallKind.EMBEDDINGS: "embeddings", CallKind.COUNT_TOKENS: "count_tokens"}
+_TOO_LARGE = 2**63
 _PORTS = {"http": 80, "https": 443}
 _NAMES_OF_HOSTS = {
     "generativelanguage.googleapis.com": "gcp.gemini",
@@ -100,4 +101,7 @@ def _answered(got: Received, ended: Settlement) -> Attributes:
 
 
 def _number(value: object) -> int | float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """As a span can hold it: integers have 64 bits there."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if -_TOO_LARGE <= value < _TOO_LARGE else float(value)

@@ -89,6 +89,7 @@ def test_one_trace_from_the_request_through_the_queue_to_the_provider(tmp_path: 
         whole = up.http.post("/v1/chat/completions", json=chat("either"), headers={"traceparent": TRACEPARENT})
         streamed = up.http.post("/v1/chat/completions", json=chat("openai/gpt-6-luna", stream=True, temperature=0.5))
         assert whole.status_code == streamed.status_code == 200 and streamed.text.endswith("data: [DONE]\n\n")
+        assert up.http.post("/v1/chat/completions", json=chat("simulated/echo", temperature=2**63)).status_code == 200
         assert up.http.put("/v1/workflows/child", json=CHILD).status_code == 201
         body = {"workflow": ALL, "input": {"url": receiver.url}, "webhook_url": receiver.url}
         told = up.http.post("/v1/runs", json=body, headers={"traceparent": TRACEPARENT[:-2] + "01"})
@@ -97,6 +98,7 @@ def test_one_trace_from_the_request_through_the_queue_to_the_provider(tmp_path: 
         spans = collector.wait(lambda seen: bool(named(seen, "webhook run.succeeded") and named(seen, "step fail")[1:]))
         check_chat(spans, whole.headers["x-request-id"], openai.base_url)
         check_stream(spans, streamed.headers["x-request-id"])
+        assert only(spans, "chat echo").attributes["gen_ai.request.temperature"] == 2.0**63
         check_run(spans, run_id)
         up.http.get("/health")
         up.http.get("/metrics")
