@@ -61,7 +61,10 @@ def to_anthropic(model: str, body: Json) -> tuple[Json, tuple[str, ...]]:
 
 
 def _sampling(body: Json, request: Json) -> list[str]:
-    """Temperature ends at 1 there, and a blank text stops nothing; newer models take one of temperature and top_p, not both."""
+    """Temperature ends at 1 there, and a blank text stops nothing; newer models take one of temperature and top_p, not both.
+
+    Raises: ProviderError for stops that are no texts: what is left of them would stop elsewhere, or nowhere.
+    """
     dropped: list[str] = []
     temperature: Any = body.get("temperature")
     if temperature is not None:
@@ -73,9 +76,11 @@ def _sampling(body: Json, request: Json) -> list[str]:
             dropped.append("top_p")
         else:
             request["top_p"] = body["top_p"]
-    if body.get("stop"):
-        stops = [body["stop"]] if isinstance(body["stop"], str) else as_list(body["stop"])
-        request["stop_sequences"] = [stop for stop in stops if as_text(stop).strip()]
+    if stop := body.get("stop"):
+        stops = [stop] if isinstance(stop, str) else as_list(stop)
+        if not stops or not all(isinstance(text, str) for text in stops):
+            raise _refusal("`stop` has to be a text or a list of texts.", "stop")
+        request["stop_sequences"] = [text for text in stops if text.strip()]
         if request["stop_sequences"] != stops:
             dropped.append("stop")
     return dropped

@@ -102,6 +102,8 @@ def test_what_cannot_be_carried_is_named() -> None:
     "body",
     [
         chat("hi", n=2),
+        chat("hi", stop=5),
+        chat("hi", stop=["a", 5]),
         {"messages": [{"role": "function", "content": "x"}]},
         {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]}]},
