@@ -171,7 +171,7 @@ async def unless_disconnected(work: Awaitable[T], receive: Receive, *, cancel: b
     """
     if not cancel:
         return await work
-    left = False
+    left = over = False
     loop = asyncio.get_running_loop()
     working = asyncio.current_task(loop)
     assert working is not None
@@ -180,8 +180,9 @@ async def unless_disconnected(work: Awaitable[T], receive: Receive, *, cancel: b
 
     def leave(_: object) -> None:
         nonlocal left
-        left = True
-        stop()
+        if not over:  # else it was called for before the work was done, and comes after it
+            left = True
+            stop()
 
     def watch() -> None:
         nonlocal watching
@@ -197,7 +198,7 @@ async def unless_disconnected(work: Awaitable[T], receive: Receive, *, cancel: b
         working.uncancel()
         return None
     finally:
+        over = True
         soon.cancel()
         if watching is not None:
-            watching.remove_done_callback(leave)
             watching.cancel()
