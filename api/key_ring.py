@@ -4,7 +4,7 @@ import base64
 import binascii
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from engine.api_keys import ApiKey, find_key, hash_of
 from engine.store.database import Database
@@ -12,7 +12,7 @@ from engine.store.database import Database
 REMEMBERED_S = 1.0
 _REMEMBERED = 4096
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 
 class KeyRing:
@@ -67,8 +67,9 @@ def _secrets(headers: Headers) -> Iterable[str]:
     """`Authorization: Bearer`, `x-api-key`, or the password of `Authorization: Basic`, which is what a browser can be asked for.
 
     A browser adds a password that it remembers to requests that other sites make; it marks those, and there it does not count.
+    The mark is Sec-Fetch-Site, which is not sent over plain HTTP to another machine: there Origin tells.
     """
-    basic, foreign = None, False
+    basic = None
     for name, value in headers:
         if name == b"x-api-key":
             yield value.decode("latin-1").strip()
@@ -78,10 +79,17 @@ def _secrets(headers: Headers) -> Iterable[str]:
                 yield rest.strip()
             elif scheme.lower() == "basic":
                 basic = rest.strip()
-        elif name == b"sec-fetch-site":
-            foreign = value not in (b"same-origin", b"none")
-    if basic is not None and not foreign:
+    if basic is not None and not _is_foreign(headers):
         yield _password(basic)
+
+
+def _is_foreign(headers: Headers) -> bool:
+    """Whether a browser says that another site's page made the request."""
+    told = {name: value for name, value in headers if name in (b"sec-fetch-site", b"origin", b"host")}
+    site, origin = told.get(b"sec-fetch-site"), told.get(b"origin")
+    if site is not None:
+        return site not in (b"same-origin", b"none")
+    return origin is not None and origin.partition(b"://")[2] != told.get(b"host")
 
 
 def _password(basic: str) -> str:

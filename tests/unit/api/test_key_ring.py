@@ -33,6 +33,7 @@ def test_every_way_to_show_a_key_is_understood(stage: Stage) -> None:
         [(b"authorization", b"Bearer of somebody else"), (b"x-api-key", told)],
         [(b"authorization", basic(secret))],
         [(b"authorization", basic(secret)), (b"sec-fetch-site", b"same-origin")],
+        [(b"authorization", basic(secret)), (b"host", b"box:8080"), (b"origin", b"http://box:8080")],
     ):
         key = asyncio.run(ring.of_request(headers))
         assert key is not None, headers
@@ -65,8 +66,12 @@ def test_what_is_no_key_is_none(stage: Stage, name: bytes, value: bytes) -> None
     assert carries_credentials([]) is False
 
 
-def test_a_password_that_a_browser_adds_to_another_sites_request_does_not_count(stage: Stage) -> None:
-    headers = [(b"authorization", basic(made(stage))), (b"sec-fetch-site", b"cross-site")]
+@pytest.mark.parametrize("mark", [(b"sec-fetch-site", b"cross-site"), (b"origin", b"https://evil.example")])
+def test_a_password_that_a_browser_adds_to_another_sites_request_does_not_count(
+    stage: Stage, mark: tuple[bytes, bytes]
+) -> None:
+    """Browsers leave Sec-Fetch-Site out on plain HTTP between machines."""
+    headers = [(b"host", b"box:8080"), (b"authorization", basic(made(stage))), mark]
     assert asyncio.run(KeyRing(stage.database).of_request(headers)) is None
 
 
