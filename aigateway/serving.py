@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import uvicorn
 
 from aigateway import __version__
 from aigateway.banner import print_banner, print_first_key
+from aigateway.bells_folder import bells_folder
 from aigateway.garbage import collect_seldom
 from aigateway.http_protocol import HttpProtocol
 from aigateway.open_files import allow_open_files
@@ -54,11 +53,8 @@ def run_serve(settings: Settings, read: Callable[[], Settings], *, workers: int,
     """API, embedded queue and workers in one process tree, until SIGTERM or SIGINT. `read` gives the settings at a reload."""
     nursery = make_nursery(config_path) if workers else None
     bring_up_to_date(settings.database_url)
-    bells = Path(tempfile.mkdtemp(prefix="bells-", dir=runtime_folder()))
-    try:
+    with bells_folder() as bells:
         asyncio.run(_serve(settings, read, nursery, workers=workers, bells=bells))
-    finally:
-        shutil.rmtree(bells, ignore_errors=True)
 
 
 def run_api(settings: Settings, read: Callable[[], Settings]) -> None:
