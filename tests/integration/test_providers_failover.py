@@ -28,6 +28,7 @@ from providers.routing import Candidate, Route
 from providers.walk import FailoverPolicy
 
 QUICK = Timeouts(connect_s=2, first_content_s=0.3, idle_s=0.3, total_s=5)
+PATIENT = Timeouts(connect_s=30, first_content_s=30, idle_s=30, total_s=60)
 
 
 @dataclass
@@ -64,7 +65,7 @@ class House:
         return self.first.control.count(), self.second.control.count()
 
 
-def in_house(use: Callable[[House], Awaitable[Any]], context: int = 100_000) -> Any:
+def in_house(use: Callable[[House], Awaitable[Any]], context: int = 100_000, timeouts: Timeouts = QUICK) -> Any:
     with ExitStack() as stack:
         first, second = (stack.enter_context(OpenAIUpstream(context=size)) for size in (context, 100_000))
         other, local = stack.enter_context(AnthropicUpstream()), stack.enter_context(OllamaUpstream())
@@ -72,10 +73,10 @@ def in_house(use: Callable[[House], Awaitable[Any]], context: int = 100_000) -> 
         async def main() -> Any:
             http = HttpClient()
             configs = [
-                ProviderConfig("first", "openai", first.base_url, "test-key", prices=PRICES, timeouts=QUICK),
-                ProviderConfig("second", "openai", second.base_url, "test-key", prices=PRICES, timeouts=QUICK),
-                ProviderConfig("anthropic", "anthropic", other.base_url, "test-key", prices=PRICES, timeouts=QUICK),
-                ProviderConfig("ollama", "ollama", local.base_url, prices=PRICES, timeouts=QUICK),
+                ProviderConfig("first", "openai", first.base_url, "test-key", prices=PRICES, timeouts=timeouts),
+                ProviderConfig("second", "openai", second.base_url, "test-key", prices=PRICES, timeouts=timeouts),
+                ProviderConfig("anthropic", "anthropic", other.base_url, "test-key", prices=PRICES, timeouts=timeouts),
+                ProviderConfig("ollama", "ollama", local.base_url, prices=PRICES, timeouts=timeouts),
             ]
             house = House(first, second, other, local, build_providers(configs, http))
             try:
@@ -431,11 +432,7 @@ def test_the_books_balance_over_a_random_mix() -> None:
         await asyncio.gather(*(gated(number) for number in range(300)))
         await house.failover.drain()
         calls = sum(service.control.count() for service in services)
-        assert len(house.book.intents) == len(house.book.rows) > 300
-        # A request that meets a closing connection, or a timer that ends it at once, is booked and never seen there.
-        unseen = len(house.book.rows) - calls
-        lost = (ErrorClass.CONNECTION, ErrorClass.TIMEOUT)
-        assert 0 <= unseen <= sum(row.error_class in lost for row in house.book.rows)
+        assert len(house.book.intents) == len(house.book.rows) == calls > 300
         priced = sum(row.cost_picousd or 0 for row in house.book.rows if row.cost_source is CostSource.PRICED)
         for service in services:
             await asyncio.to_thread(
@@ -454,4 +451,4 @@ def test_the_books_balance_over_a_random_mix() -> None:
             CostSource.FREE,
         }
 
-    in_house(use)
+    in_house(use, timeouts=PATIENT)  # a busy machine is no reason to miss what was told
