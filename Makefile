@@ -25,7 +25,7 @@ demo: setup  ## the research workflow from start to finish, a worker killed on t
 	@$(BIN)/aigateway demo $(ARGS)
 
 test: setup-dev  ## the tests, on real Redis and PostgreSQL; ARGS="-k name" chooses
-	$(BIN)/pytest -n 2 --dist loadfile -m "not chaos" $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile -m "not chaos" $(ARGS)
 
 chaos: setup-dev  ## the long failure drills
 	$(BIN)/pytest -m chaos $(ARGS)
