@@ -5,7 +5,7 @@ once each waits for the others. One that calls itself in every run never ends. A
 goes on.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -98,14 +98,13 @@ def circles(library: Library, definition: Definition) -> Iterator[Mistake]:
         return
     calls = {name: [step.fields["workflow"] for step in calling_steps(each)] for name, each in known.items()}
     for step in calling_steps(definition):
-        for name in limited:
-            way = _way(calls, step.fields["workflow"], name)
-            circle = way and _way(calls, name, name, at_least_one=True)
-            if circle:
-                shown = " → ".join(circle)
-                message = f"'{name}' has a limit of runs and calls itself ({shown}): its runs would wait for each other"
-                yield Mistake(message, "concurrency")
-                break
+        circle = _circle_behind(calls, step, limited)
+        if circle:
+            shown = " → ".join(circle)
+            message = (
+                f"'{circle[0]}' has a limit of runs and calls itself ({shown}): its runs would wait for each other"
+            )
+            yield Mistake(message, "concurrency")
 
 
 def endless(library: Library, definition: Definition) -> list[Mistake]:
@@ -114,14 +113,11 @@ def endless(library: Library, definition: Definition) -> list[Mistake]:
     always = {name: [step.fields["workflow"] for step in _always(each.steps)] for name, each in known.items()}
     found: list[Mistake] = []
     for step in _always(definition.steps):
-        for name in known:
-            way = _way(always, step.fields["workflow"], name)
-            circle = way and _way(always, name, name, at_least_one=True)
-            if circle:
-                shown = " → ".join(circle)
-                message = f"'{name}' calls itself in every run ({shown}): it would never end; put an `if` on that step"
-                found.append(Mistake(message, f"steps.{step.path}"))
-                break
+        circle = _circle_behind(always, step, known)
+        if circle:
+            shown = " → ".join(circle)
+            message = f"'{circle[0]}' calls itself in every run ({shown}): it would never end; put an `if` on that step"
+            found.append(Mistake(message, f"steps.{step.path}"))
     return found
 
 
@@ -149,6 +145,15 @@ def _closure(library: Library, definition: Definition) -> dict[str, Definition]:
                 known[name] = called
                 pending.append(called)
     return known
+
+
+def _circle_behind(calls: Mapping[str, list[str]], step: Step, names: Iterable[str]) -> list[str]:
+    """The calls by which the first of these workflows that a step leads to comes back to itself; empty where none does."""
+    for name in names:
+        circle = _way(calls, step.fields["workflow"], name) and _way(calls, name, name, at_least_one=True)
+        if circle:
+            return circle
+    return []
 
 
 def _way(calls: Mapping[str, list[str]], start: str, end: str, *, at_least_one: bool = False) -> list[str]:
