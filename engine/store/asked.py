@@ -4,6 +4,7 @@ The answers of one group go back together, one call into each loop: a call into 
 """
 
 import asyncio
+import queue
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -51,6 +52,10 @@ class Answer:
             future.set_result(value)
 
 
+Line = queue.SimpleQueue[Asked | None]
+"""What waits for a database thread; None ends it."""
+
+
 def hand_out(answers: Iterable[Answer]) -> None:
     """Give every answer; called on a database thread."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Answer]] = {}
@@ -61,9 +66,10 @@ def hand_out(answers: Iterable[Answer]) -> None:
             by_loop.setdefault(answer.asked.loop, []).append(answer)
     for loop, theirs in by_loop.items():
         with suppress(RuntimeError):  # the loop is closed: nobody waits there any more
-            loop.call_soon_threadsafe(_give_all, theirs)
+            loop.call_soon_threadsafe(give_all, theirs)
 
 
-def _give_all(answers: list[Answer]) -> None:
+def give_all(answers: Iterable[Answer]) -> None:
+    """The same on the thread of the one loop that all of them wait on."""
     for answer in answers:
         answer.give()

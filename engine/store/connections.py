@@ -50,14 +50,14 @@ class Connection(Protocol):
         ...
 
 
-def connector(url: str) -> Callable[[], Connection]:
-    """What opens connections to that database. Raises: UserError for a kind that is not supported."""
+def connector(url: str, *, may_wait: bool = True) -> Callable[[], Connection]:
+    """What opens connections to that database; `may_wait`: see SqliteConnection. Raises: UserError for a kind that is not supported."""
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         from engine.store.sqlite_connection import SqliteConnection  # noqa: PLC0415 - one driver a process
 
         path = parsed.database or ":memory:"
-        return lambda: SqliteConnection(path)
+        return lambda: SqliteConnection(path, may_wait=may_wait)
     if parsed.get_backend_name() == "postgresql":
         from engine.store.postgresql_connection import PostgresqlConnection  # noqa: PLC0415 - 14 MB
 

@@ -15,11 +15,16 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.0002, 0.002
 class SqliteConnection:
     """WAL; NORMAL survives any crash of the process, and FULL is not needed for promises about killed processes."""
 
-    def __init__(self, path: str) -> None:
-        """Raises: RetryableError where the file cannot be opened."""
+    def __init__(self, path: str, *, may_wait: bool = True) -> None:
+        """`may_wait` False: for a thread that has other things to do; a lock that is taken is told at once, and checkpoints are left to others.
+
+        Raises: RetryableError where the file cannot be opened.
+        """
         self._waits_by_itself = False
+        self._may_wait = may_wait
         try:
-            self._raw = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            patience = BUSY_TIMEOUT_S if may_wait else 0.0
+            self._raw = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
             self._prepare()
         except sqlite3.Error as error:
             raise RetryableError("database_unavailable", f"{path}: {error}") from error
@@ -28,6 +33,8 @@ class SqliteConnection:
         self._switch_to_wal()
         for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
             self._raw.execute(f"PRAGMA {pragma}")
+        if not self._may_wait:
+            self._raw.execute("PRAGMA wal_autocheckpoint=0")
 
     def _switch_to_wal(self) -> None:
         """Several processes may open a new file at once, and SQLite's busy timeout does not cover this switch."""
@@ -37,7 +44,8 @@ class SqliteConnection:
                 self._raw.execute("PRAGMA journal_mode=WAL")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                busy = error.sqlite_errorcode == sqlite3.SQLITE_BUSY
+                if not busy or not self._may_wait or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
 
@@ -67,7 +75,8 @@ class SqliteConnection:
                 self._raw.execute("BEGIN IMMEDIATE")
                 return
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or not self._may_wait or time.monotonic() > deadline:
                     raise
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE_S)

@@ -35,8 +35,8 @@ BORDERS = {
     "api/auth.py::Gate.__call__": "the API's top: no traceback reaches a user",
     "api/run_watch.py::RunWatch._compare": "task top: the fault is handed to those who wait",
     "mcp_bridge/connection.py::Connection._own": "task top: the fault is handed to the connection's callers",
-    "engine/store/database.py::_Runner.run": "group commit: a member's failure belongs to the one who asked",
-    "engine/store/database.py::_Runner._alone": "the same, for a member that is run by itself",
+    "engine/store/group_commit.py::GroupCommit.run_if_free": "group commit: a member's failure belongs to the one who asked",
+    "engine/store/group_commit.py::GroupCommit._alone": "the same, for a member that is run by itself",
 }
 
 # The one place that reads the process's environment, and hands it down as settings.
