@@ -7,8 +7,8 @@ returned, not raised: it has nothing to undo, and a member that fails costs its 
 A key's limits count its rows of the last 60 seconds. Calls of tools count against budgets alone.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.alerts import note_unknown_price
@@ -18,7 +18,8 @@ from engine.errors import AIGatewayError, BudgetExceeded, Forbidden, LimitExceed
 from engine.ledger import LIMITED, CallScope, Intent, Settlement
 from engine.store.api_keys import in_flight, lock_key, requests_lately, tokens_lately
 from engine.store.budgets import lock_rejecting
-from engine.store.database import Tx
+from engine.store.database import Row, Tx
+from engine.store.locked_budgets import LockedBudgets
 from engine.store.requests import open_request, settle_request
 from engine.workflow_grants import granted_by_workflow
 
@@ -40,12 +41,15 @@ class Standing:
     resets_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Admission:
-    """Whether a call may be made: `refused` None. `standings` are those of the key's limits that were looked at."""
+    """Whether a call may be made: `refused` None. `standings` are those of the key's limits that were looked at, `budgets` the
+    locked budgets that it fits into.
+    """
 
     refused: AIGatewayError | None = None
     standings: tuple[Standing, ...] = ()
+    budgets: Sequence[Row] = ()
 
 
 def open_admitted(tx: Tx, intent: Intent, worker_id: str, key: ApiKey | None = None) -> Admission:
@@ -56,8 +60,15 @@ def open_admitted(tx: Tx, intent: Intent, worker_id: str, key: ApiKey | None = N
     note_unknown_price(tx, intent)
     admission = admit(tx, intent, key)
     if admission.refused is None:
-        open_request(tx, intent, worker_id)
+        write_intent(tx, intent, worker_id, admission)
     return admission
+
+
+def write_intent(tx: Tx, intent: Intent, worker_id: str, admission: Admission) -> None:
+    """Write the intent of a call that `admit` let through in this transaction."""
+    open_request(tx, intent, worker_id)
+    if admission.budgets and intent.reserve_picousd:
+        tx.kept(LockedBudgets).change_open(admission.budgets, intent.at_us, intent.reserve_picousd)
 
 
 def admit(tx: Tx, intent: Intent, key: ApiKey | None = None) -> Admission:
@@ -66,8 +77,9 @@ def admit(tx: Tx, intent: Intent, key: ApiKey | None = None) -> Admission:
     if intent.scope.key_id is not None and intent.kind in LIMITED:
         key = key or key_by_id(tx, intent.scope.key_id)
         admission = admission if key is None else _by_key(tx, key, intent)
-    refused = admission.refused or _refused_by_budget(tx, intent)
-    return admission if refused is admission.refused else replace(admission, refused=refused)
+    if admission.refused is not None or intent.reserve_picousd == 0:
+        return admission
+    return _by_budgets(tx, intent, admission.standings)
 
 
 def settle_call(tx: Tx, done: Settlement) -> None:
@@ -78,6 +90,8 @@ def settle_call(tx: Tx, done: Settlement) -> None:
     worth = call["reserved_picousd"] if done.cost_picousd is None else done.cost_picousd
     if worth:
         add_spend(tx, call, worth, done.finished_us)
+    else:
+        tx.kept(LockedBudgets).forget_open()
 
 
 def left_in_budgets(tx: Tx, scope: CallScope, now: int) -> int | None:
@@ -86,24 +100,26 @@ def left_in_budgets(tx: Tx, scope: CallScope, now: int) -> int | None:
     return left_for(tx, nowhere | _of_scope(scope), now)
 
 
-def _of_scope(scope: CallScope) -> dict[str, Any]:
-    return {"workflow_name": scope.workflow_name, "key_id": scope.key_id, "tags": scope.tags}
-
-
-def _refused_by_budget(tx: Tx, intent: Intent) -> AIGatewayError | None:
-    if intent.reserve_picousd == 0:
-        return None
-    call: Mapping[str, Any] = {
+def _call_of(intent: Intent) -> Mapping[str, Any]:
+    return {
         "provider": intent.provider,
         "model": intent.model,
         "requested_model": intent.requested_model,
         **_of_scope(intent.scope),
     }
-    for row in lock_rejecting(tx, call):
+
+
+def _of_scope(scope: CallScope) -> dict[str, Any]:
+    return {"workflow_name": scope.workflow_name, "key_id": scope.key_id, "tags": scope.tags}
+
+
+def _by_budgets(tx: Tx, intent: Intent, standings: tuple[Standing, ...]) -> Admission:
+    rows = lock_rejecting(tx, _call_of(intent))
+    for row in rows:
         message = refusal(tx, current(tx, row, intent.at_us), intent.reserve_picousd, intent.at_us)
         if message is not None:
-            return BudgetExceeded(message)
-    return None
+            return Admission(BudgetExceeded(message), standings)
+    return Admission(None, standings, rows)
 
 
 def _by_key(tx: Tx, key: ApiKey, intent: Intent) -> Admission:

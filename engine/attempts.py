@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from engine.admission import admit, left_in_budgets, settle_call
+from engine.admission import admit, left_in_budgets, settle_call, write_intent
 from engine.agent_memory import over_cap
 from engine.agent_steps import ASK, CALL
 from engine.agents import add_calls
@@ -45,7 +45,7 @@ from engine.signals import listen
 from engine.states import BUDGET, AttemptStatus, ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.json_text import loads, storable
-from engine.store.requests import open_request, run_committed_picousd
+from engine.store.requests import run_committed_picousd
 from engine.store.runs import begin_run, get_run, lock_run, lock_runs_above, set_run_status
 from engine.store.steps import (
     begin_step,
@@ -218,17 +218,18 @@ def open_call(tx: Tx, held: Claimed, intent: Intent) -> AIGatewayError | None:
     """
     tx.point("open_call")
     note_unknown_price(tx, intent)
-    refused = admit(tx, intent).refused  # before the run is locked, as `complete` does it
+    admission = admit(tx, intent)  # before the run is locked, as `complete` does it
     above = lock_runs_above(tx, held.run)
     locked = _hold(tx, held)
     if locked is None:
         raise Conflict("attempt_superseded", "another worker holds this step now")
+    refused = admission.refused
     for run in (locked[0], *above):
         refused = refused or _over_run_budget(tx, run, intent)
     if held.step.type == ASK:
         refused = over_cap(tx, held.run["id"], held.key, held.step, intent.reserve_picousd) or refused
     if refused is None:
-        open_request(tx, intent, held.worker_id)
+        write_intent(tx, intent, held.worker_id, admission)
     return refused
 
 

@@ -24,6 +24,7 @@ from engine.store.budgets import (
     insert_budget,
     lock_budget,
     lock_counting,
+    open_in_locked,
     open_picousd,
     rejecting,
     set_alerted,
@@ -31,6 +32,7 @@ from engine.store.budgets import (
 )
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps, loads
+from engine.store.locked_budgets import LockedBudgets
 from engine.store.locks import lock_name
 
 REFUSED = 0
@@ -119,7 +121,7 @@ def refusal(tx: Tx, budget: Row, reserve_picousd: int | None, now: int) -> str |
     """
     if reserve_picousd == 0:
         return None
-    left = budget["limit_picousd"] - budget["settled_picousd"] - open_picousd(tx, budget, now)
+    left = budget["limit_picousd"] - budget["settled_picousd"] - open_in_locked(tx, budget, now)
     if left > 0 if reserve_picousd is None else reserve_picousd <= left:
         return None
     if budget["alert_at_json"] != "[]":
@@ -134,13 +136,14 @@ def refusal(tx: Tx, budget: Row, reserve_picousd: int | None, now: int) -> str |
 
 def add_spend(tx: Tx, call: Row, picousd: int, now: int) -> None:
     """Add a call whose row was settled just now to the budgets that count it, and note the thresholds that this reaches."""
-    for row in lock_counting(tx, {**call, "tags": loads(call["tags"])}):
+    counting = lock_counting(tx, {**call, "tags": loads(call["tags"])})
+    tx.kept(LockedBudgets).change_open(counting, call["started_us"], -(call["reserved_picousd"] or 0))
+    for row in counting:
         budget = current(tx, row, now)
         if call["started_us"] < budget["period_start_us"]:
             continue
         if budget is row:  # else it was summed up from the rows just now, this one among them
-            add_settled(tx, budget["id"], picousd)
-            budget = {**budget, "settled_picousd": budget["settled_picousd"] + picousd}
+            add_settled(tx, budget, picousd)
         _alert(tx, budget, now)
 
 
@@ -233,7 +236,7 @@ def _alert(tx: Tx, budget: Row, now: int) -> None:
     for threshold in reached:
         _note(tx, budget, threshold, now)
     if reached:
-        set_alerted(tx, budget["id"], reached[-1])
+        set_alerted(tx, budget, reached[-1])
 
 
 def _note(tx: Tx, budget: Row, threshold: int, now: int) -> None:

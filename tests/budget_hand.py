@@ -30,9 +30,22 @@ class Till:
         self.database = database
         self.worker = worker
         self.now = NOON_US
+        self._tx: Tx | None = None
 
     def do(self, work: Callable[[Tx], T]) -> T:
-        return self.database.write_now(work)
+        return self.database.write_now(work) if self._tx is None else work(self._tx)
+
+    def together(self, work: Callable[[], None]) -> None:
+        """All that `work` does is one transaction, as that of a commit group is."""
+
+        def play(tx: Tx) -> None:
+            self._tx = tx
+            try:
+                work()
+            finally:
+                self._tx = None
+
+        self.database.write_now(play)
 
     def read(self, work: Callable[[Tx], T]) -> T:
         return asyncio.run(self.database.read(work))

@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 
 from engine.store.database import Row, Tx
+from engine.store.locked_budgets import LockedBudgets
 from engine.store.partial_index import UNSETTLED
 from engine.store.requests import TAG_PLACE, tag_text
 from engine.store.statements import Statement, one_of
@@ -40,6 +41,7 @@ from engine.store.tables import alerts, api_keys, budgets, requests
 RESERVED_AT_MOST_US = 30 * 86_400 * 1_000_000
 """A call that never settles counts at its worst case until its budget's period ends, and for 30 days at most."""
 
+_WHAT_COUNTS = ("provider", "model", "requested_model", "workflow_name", "key_id")  # and tags
 _PLAIN_TARGETS = 7  # all, provider, three names of the model, workflow, key
 _TAGS = 20
 
@@ -103,11 +105,6 @@ _BEGIN_PERIOD = Statement(
     .where(budgets.c.id == bindparam("budget"))
     .values(**{name: bindparam(f"new_{name}") for name in _COUNTED})
 )
-_ADD = Statement(
-    update(budgets)
-    .where(budgets.c.id == bindparam("budget"))
-    .values(settled_picousd=budgets.c.settled_picousd + bindparam("picousd"))
-)
 _ALERTED = Statement(update(budgets).where(budgets.c.id == bindparam("budget")).values(alerted=bindparam("threshold")))
 _DELETE = Statement(delete(budgets).where(budgets.c.id == bindparam("budget")))
 _DELETE_ALERTS = Statement(delete(alerts).where(alerts.c.budget_id == bindparam("budget")))
@@ -115,17 +112,23 @@ _DELETE_ALERTS = Statement(delete(alerts).where(alerts.c.budget_id == bindparam(
 
 def lock_counting(tx: Tx, call: Mapping[str, Any]) -> list[Row]:
     """The budgets that count a call, locked. `call`: provider, model, requested_model, workflow_name, key_id, tags (a mapping)."""
-    return _of_call(tx, _LOCK_COUNTING, call)
+    return _known_of_call(tx, _LOCK_COUNTING, call)
 
 
 def lock_rejecting(tx: Tx, call: Mapping[str, Any]) -> list[Row]:
     """Those of them that refuse a call which does not fit, locked."""
-    return _of_call(tx, _LOCK_REJECTING, call)
+    return _known_of_call(tx, _LOCK_REJECTING, call)
 
 
 def rejecting(tx: Tx, call: Mapping[str, Any]) -> list[Row]:
     """The same, for reading."""
+    tx.kept(LockedBudgets).write()
     return _of_call(tx, _REJECTING, call)
+
+
+def _known_of_call(tx: Tx, statements: Mapping[int, Statement], call: Mapping[str, Any]) -> list[Row]:
+    which = (id(statements), *map(call.__getitem__, _WHAT_COUNTS), *call["tags"].items())
+    return tx.kept(LockedBudgets).listed(which, lambda: _of_call(tx, statements, call))
 
 
 def _of_call(tx: Tx, statements: Mapping[int, Statement], call: Mapping[str, Any]) -> list[Row]:
@@ -150,8 +153,17 @@ def _of_call(tx: Tx, statements: Mapping[int, Statement], call: Mapping[str, Any
 
 def open_picousd(tx: Tx, budget: Row, now: int) -> int:
     """The worst case of the budget's calls that are under way or whose end nobody saw."""
-    since = max(budget["period_start_us"], now - RESERVED_AT_MOST_US)
-    return _sum(tx, _OPEN_SUM, budget, since)
+    return _sum(tx, _OPEN_SUM, budget, _reserved_since(budget, now))
+
+
+def open_in_locked(tx: Tx, budget: Row, now: int) -> int:
+    """The same for a budget of `lock_rejecting`."""
+    known = tx.kept(LockedBudgets)
+    return known.open_picousd(budget, _reserved_since(budget, now), lambda since: _sum(tx, _OPEN_SUM, budget, since))
+
+
+def _reserved_since(budget: Row, now: int) -> int:
+    return max(budget["period_start_us"], now - RESERVED_AT_MOST_US)
 
 
 def settled_picousd(tx: Tx, budget: Row, since_us: int) -> int:
@@ -174,45 +186,53 @@ def _sum(tx: Tx, statements: Mapping[tuple[str, str], Statement], budget: Row, s
 
 def begin_period(tx: Tx, budget_id: str, counted: Mapping[str, Any]) -> None:
     """Write period_start_us, resets_us, settled_picousd, resum_us and alerted."""
+    tx.kept(LockedBudgets).forget()
     tx.run(_BEGIN_PERIOD, {"budget": budget_id} | {f"new_{name}": counted[name] for name in _COUNTED})
 
 
-def add_settled(tx: Tx, budget_id: str, picousd: int) -> None:
-    """A call of the current period was settled."""
-    tx.run(_ADD, {"budget": budget_id, "picousd": picousd})
+def add_settled(tx: Tx, budget: Row, picousd: int) -> None:
+    """A call of the current period was settled; the locked row tells the new sum at once."""
+    tx.kept(LockedBudgets).add(budget, picousd)
 
 
-def set_alerted(tx: Tx, budget_id: str, threshold: int) -> None:
+def set_alerted(tx: Tx, budget: Row, threshold: int) -> None:
     """The highest threshold that was told in this period."""
-    tx.run(_ALERTED, {"budget": budget_id, "threshold": threshold})
+    budget["alerted"] = threshold
+    tx.run(_ALERTED, {"budget": budget["id"], "threshold": threshold})
 
 
 def all_budgets(tx: Tx) -> list[Row]:
     """All of them."""
+    tx.kept(LockedBudgets).write()
     return tx.all(_ALL)
 
 
 def lock_budget(tx: Tx, name: str) -> Row | None:
     """The budget of that name, locked."""
+    tx.kept(LockedBudgets).write()
     return tx.one(_LOCK_BY_NAME, {"named": name})
 
 
 def get_budget(tx: Tx, name: str) -> Row | None:
     """The same, for reading."""
+    tx.kept(LockedBudgets).write()
     return tx.one(_GET_BY_NAME, {"named": name})
 
 
 def insert_budget(tx: Tx, row: Row) -> None:
     """Store a new budget."""
+    tx.kept(LockedBudgets).forget()
     tx.run(_INSERT, row)
 
 
 def change_budget(tx: Tx, row: Row) -> None:
     """Replace all but the name and the time of creation."""
+    tx.kept(LockedBudgets).forget()
     tx.run(_CHANGE, {"budget": row["id"]} | {f"new_{name}": row[name] for name in (*_DEFINED, *_COUNTED, "updated_us")})
 
 
 def delete_budget(tx: Tx, budget_id: str) -> None:
     """Remove a budget and its alerts."""
+    tx.kept(LockedBudgets).forget()
     tx.run(_DELETE_ALERTS, {"budget": budget_id})
     tx.run(_DELETE, {"budget": budget_id})

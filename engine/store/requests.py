@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, case, func, insert, select, update
+from sqlalchemy import Select, and_, bindparam, case, func, insert, select, text, update
 
 from engine.ledger import CostSource, Intent, Settlement
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps, storable
+from engine.store.partial_index import UNSETTLED
 from engine.store.statements import Statement, one_of
 from engine.store.tables import requests, runs, steps
 
@@ -65,7 +66,7 @@ _SETTLE = Statement(
 )
 _ABANDON = Statement(
     update(requests)
-    .where(requests.c.worker_id == bindparam("worker"), requests.c.status == "started")
+    .where(text(UNSETTLED), requests.c.worker_id == bindparam("worker"), requests.c.status == "started")
     .values(
         status="unknown",
         success=False,

@@ -333,9 +333,8 @@ requests = Table(
     Column("error", Text),
     Column("finished_us", BigInteger),
     Index(None, "started_us"),
-    Index(None, "run_id", "step_id"),
+    Index("ix_requests_run_id_step_id", "run_id", "step_id", **where("run_id IS NOT NULL")),
     Index(None, "request_id"),
-    Index(None, "worker_id", "status"),
     # What a key used within the last minute.
     Index("ix_requests_key_id_started_us", "key_id", "started_us", **where("key_id IS NOT NULL")),
     # Few rows at any time: what budgets count as reserved.

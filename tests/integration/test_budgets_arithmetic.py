@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from budget_hand import DAY, NOON_US, SECOND, Till, opened, settlement
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete
 
@@ -19,6 +19,8 @@ from engine.store.budgets import all_budgets
 from engine.store.requests import abandon_requests, settle_request
 from engine.store.statements import Statement
 from engine.store.tables import requests
+
+Deed = tuple[str, int, object]
 
 LIMIT = 1_000
 BUDGETS = ("day", "total", "model", "warned")
@@ -45,6 +47,7 @@ class Books:
     """A second, simple book-keeping to hold the product's against."""
 
     calls: list[Call] = field(default_factory=list[Call])
+    daily: int = LIMIT
 
     def committed(self, name: str, now: int) -> int:
         since = now - now % DAY if name in ("day", "warned") else 0
@@ -53,10 +56,11 @@ class Books:
 
 
 OPEN = st.tuples(st.just("open"), st.integers(1, 400), st.sampled_from(["dear", "cheap"]))
-SETTLE = st.tuples(st.just("settle"), st.integers(0, 30), st.none() | st.integers(0, 500))
+SETTLE = st.tuples(st.just("settle"), st.integers(0, 30), st.none() | st.just(0) | st.integers(0, 500))
 # Never thirty days together: reservations would lapse.
 TIME = st.tuples(st.just("time"), st.integers(1, 17 * 3600), st.none())
-DIE = st.tuples(st.just("die"), st.none(), st.none())
+DIE = st.tuples(st.just("die"), st.just(0), st.none())
+LIMITS = st.tuples(st.just("set"), st.integers(1, 2 * LIMIT), st.none())
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +72,19 @@ def till(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 @settings(max_examples=150, deadline=None)
-@given(actions=st.lists(st.one_of(OPEN, OPEN, SETTLE, TIME, DIE), max_size=40))
-def test_sums_are_those_of_the_rows_after_anything(till: Till, actions: list[tuple[str, int, object]]) -> None:
+@example(groups=[[("set", 500, None), ("open", 400, "cheap"), ("settle", 0, 0), ("open", 400, "cheap")]])
+@given(groups=st.lists(st.lists(st.one_of(OPEN, OPEN, SETTLE, TIME, DIE, LIMITS), max_size=12), max_size=8))
+def test_sums_are_those_of_the_rows_after_anything_in_any_commit_groups(till: Till, groups: list[list[Deed]]) -> None:
     books = begin(till)
+    for group in groups:
+        till.together(lambda group=group: play(till, books, group))
+    for name in BUDGETS:
+        view = till.view(name)
+        spent = round((view["spent_usd"] + view["reserved_usd"]) * 10**12)
+        assert spent == books.committed(name, till.now), name
+
+
+def play(till: Till, books: Books, actions: list[Deed]) -> None:
     for kind, number, more in actions:
         if kind == "open":
             open_one(till, books, number, str(more))
@@ -80,10 +94,9 @@ def test_sums_are_those_of_the_rows_after_anything(till: Till, actions: list[tup
             till.now += number * SECOND
         elif kind == "die":
             till.do(lambda tx: abandon_requests(tx, till.worker, till.now))
-    for name in BUDGETS:
-        view = till.view(name)
-        spent = round((view["spent_usd"] + view["reserved_usd"]) * 10**12)
-        assert spent == books.committed(name, till.now), name
+        elif kind == "set":
+            books.daily = number
+            till.set_budget("day", number, alert_at=(5000,))
 
 
 def begin(till: Till) -> Books:
@@ -105,7 +118,7 @@ def wipe(till: Till) -> None:
 
 def open_one(till: Till, books: Books, reserve: int, model: str) -> None:
     intent = till.intent(reserve, model=model)
-    limits = {"day": LIMIT, "total": 3 * LIMIT} | ({"model": LIMIT} if model == "dear" else {})
+    limits = {"day": books.daily, "total": 3 * LIMIT} | ({"model": LIMIT} if model == "dear" else {})
     fits = all(books.committed(name, till.now) + reserve <= limit for name, limit in limits.items())
     refused = till.try_open(intent)
     assert (refused is None) == fits, refused
