@@ -18,7 +18,7 @@ from providers.streams import OpenStream
 from providers.wording import Request
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Whole:
     """A whole answer: OpenAI's completion, or the upstream's own dialect where `native`. `summary` is the `aigateway` object."""
 
@@ -96,7 +96,7 @@ class LiveTelling:
         return self.stream
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Live:
     """An upstream's answer, every attempt booked. `started`: when the request came in (time.perf_counter)."""
 

@@ -122,7 +122,10 @@ async def start_events(send: Send, headers: Mapping[str, str]) -> None:
 
 def data_frames(events: Iterable[Any]) -> bytes:
     """Events as `data:` frames."""
-    return b"".join(b"data: " + orjson.dumps(event) + b"\n\n" for event in events)
+    frames = b""
+    for event in events:  # of which there is one, almost always
+        frames += b"data: " + orjson.dumps(event) + b"\n\n"
+    return frames
 
 
 def named_frames(events: Iterable[dict[str, Any]]) -> bytes:

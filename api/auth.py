@@ -59,7 +59,7 @@ class Gate:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         answer = _Answer(send, request_id, scope)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        log_context = structlog.contextvars.bind_contextvars(request_id=request_id)
         span = None if self.tracer is None else self._begin_span(self.tracer, scope)
         hot = self._hot(scope)
         started = time.perf_counter()
@@ -80,7 +80,7 @@ class Gate:
                 tell("request", action="http", path=scope["path"], status=answer.status, ms=elapsed_ms)
             if span is not None:
                 end_span(span, scope, answer.status, hot=hot is not None and "route" not in scope)
-            structlog.contextvars.clear_contextvars()
+            structlog.contextvars.reset_contextvars(**log_context)
 
     def _begin_span(self, tracer: Tracer, scope: Scope) -> Span | None:
         span = begin_span(tracer, scope)

@@ -69,7 +69,7 @@ class Usage:
         return self.prompt_tokens + self.output
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallScope:
     """On whose behalf a call is made. `request_id` groups the attempts of one client request or one step attempt."""
 
@@ -85,7 +85,7 @@ class CallScope:
     )  # what the call is made below, where it is traced
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Intent:
     """An upstream call about to be made. `reserve_picousd` is its worst case, None where no price is known.
 
@@ -104,7 +104,7 @@ class Intent:
     reserve_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Settlement:
     """How a call ended. `cost_picousd` is None exactly when `cost_source` is UNKNOWN."""
 

@@ -126,8 +126,9 @@ class Desk:
         self._observed.began(candidate.key)
         opening: asyncio.Future[None] | None = None
         try:
-            opening = self._keeper.keep(errand.book.open(call.intent))
-            await asyncio.shield(opening)
+            opening, written = self._keeper.watch(errand.book.open(call.intent))
+            await written
+            opening.result()
         except asyncio.CancelledError:
             if opening is not None:
                 self._keeper.keep(self._undo(opening, call))

@@ -33,7 +33,7 @@ Sleep = Callable[[float], Awaitable[None]]
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Completed:
     """A whole answer and what it took. `latency_us` counts all attempts and pauses."""
 

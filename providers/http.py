@@ -6,6 +6,7 @@ to another host), and no time limit but connecting is set here: `providers.timer
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import aiohttp
@@ -38,7 +39,7 @@ class HttpClient:
                 data=data,
                 headers={"Content-Type": "application/json", **headers} if data is not None else headers,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=connect_s),
+                timeout=_connecting_within(connect_s),
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise connection_failure(error) from error
@@ -67,6 +68,11 @@ class HttpClient:
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
             self._loop = loop
         return self._session
+
+
+@lru_cache(maxsize=64)
+def _connecting_within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
 async def read_json(response: aiohttp.ClientResponse) -> Any:

@@ -153,7 +153,7 @@ class Chunk:
     followed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AttemptInfo:
     """One upstream call of a request: what `aigateway.attempts` shows. `id` is its row in `requests`."""
 

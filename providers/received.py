@@ -59,8 +59,11 @@ class Received:
 
 
 def _size(message: Json) -> int:
-    size = sum(len(text) for key in _TEXT_KEYS if isinstance(text := message.get(key), str))
-    for call in as_objects(message["tool_calls"]) if "tool_calls" in message else ():
-        function = as_object(call.get("function"))
-        size += sum(len(text) for text in function.values() if isinstance(text, str))
+    size = 0
+    for key, value in message.items():  # of a stream's chunk, which has one or two
+        if key in _TEXT_KEYS:
+            size += len(value) if isinstance(value, str) else 0
+        elif key == "tool_calls":
+            functions = (as_object(call.get("function")) for call in as_objects(value))
+            size += sum(len(text) for function in functions for text in function.values() if isinstance(text, str))
     return size
