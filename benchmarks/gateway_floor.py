@@ -1,7 +1,8 @@
 """The floor that `bench_gateway.py` measures against: FastAPI and aiohttp passing bytes on, and nothing else.
 
-It reads nothing, books nothing, checks nothing: the cost of HTTP in, HTTP out in Python. Started as
-`python gateway_floor.py PORT UPSTREAM LOOP`, LOOP being uvicorn's name of an event loop: asyncio or uvloop.
+It books nothing and checks nothing: the cost of HTTP in, HTTP out in Python. Started as `python gateway_floor.py PORT UPSTREAM LOOP KIND`:
+LOOP is uvicorn's name of an event loop, asyncio or uvloop; KIND is `bytes`, which reads nothing either, or `json`, the forwarder
+that people write, which reads what is asked to know whether it is to be streamed, and what is answered.
 """
 
 import sys
@@ -11,7 +12,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 
 @asynccontextmanager
@@ -23,8 +24,17 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-@app.post("/v1/chat/completions")
-async def forward(request: Request) -> Response:
+async def forward_json(request: Request) -> Response:
+    session: aiohttp.ClientSession = request.app.state.session
+    body = await request.json()
+    answer = await session.post(f"{sys.argv[2]}/chat/completions", json=body)
+    if body.get("stream"):
+        return StreamingResponse(pieces(answer), media_type="text/event-stream")
+    async with answer:
+        return JSONResponse(await answer.json(), status_code=answer.status)
+
+
+async def forward_bytes(request: Request) -> Response:
     session: aiohttp.ClientSession = request.app.state.session
     headers = {"content-type": "application/json"}
     answer = await session.post(f"{sys.argv[2]}/chat/completions", data=await request.body(), headers=headers)
@@ -43,4 +53,5 @@ async def pieces(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
 
 
 if __name__ == "__main__":
+    app.post("/v1/chat/completions")({"json": forward_json, "bytes": forward_bytes}[sys.argv[4]])
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), loop=sys.argv[3], log_level="error", access_log=False)
