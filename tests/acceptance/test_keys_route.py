@@ -319,6 +319,7 @@ def test_on_loopback_an_unknown_key_is_ignored_and_a_known_one_counts(tmp_path: 
         "budgets": [{"name": "all", "limit_usd": 0.1, "period": "day", "alert_at": [0.15, 0.35, 1.0]}],
     }
     with receiver.listening(), gateway(tmp_path, {**config, "webhooks": {"alert_url": receiver.url}}) as installed:
+        installed.environment["AIGATEWAY_SERVER__PORT"] = str(installed.port)  # whoever listens on the usual one
         made = json.loads(installed.run("keys", "create", "known", "--json").stdout)  # before any server runs
         installed.serve()
         guarded = Guarded(installed, made["key"])

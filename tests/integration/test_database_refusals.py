@@ -172,7 +172,7 @@ def hand(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Refused
     connect, countdown = connector(database_url), Countdown()
     dialect = database_url.partition(":")[0]
 
-    def refusing(_: str) -> Callable[[], Connection]:
+    def refusing(_: str, *, may_wait: bool = True) -> Callable[[], Connection]:
         return lambda: Refusing(connect(), dialect, connect, countdown)
 
     monkeypatch.setattr(way_to_database, "connector", refusing)
