@@ -1,6 +1,6 @@
 """The driver's own connection behind one small face: begin, execute, commit. One module a driver, imported when it is needed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy import make_url
@@ -29,8 +29,8 @@ class Connection(Protocol):
         """A cursor with rowcount, description, fetchone and fetchall."""
         ...
 
-    def execute_both(self, first: Bound, second: Bound) -> tuple[Any, Any]:
-        """Two statements, the one after the other, and a cursor of each."""
+    def execute_all(self, statements: Sequence[Bound]) -> Sequence[Any]:
+        """Statements that do not need each other's answers, the one after the other, and a cursor of each."""
         ...
 
     def send(self, sql: str, parameters: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""PostgreSQL, through psycopg, behind `engine.store.connections.Connection`."""
+"""PostgreSQL behind `engine.store.connections.Connection`: psycopg's connection, and its statements through `engine.store.pipeline`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -8,11 +8,14 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from engine.errors import RetryableError, UserError
+from engine.store.pipeline import Pipeline
 from engine.store.statements import Bound
 
 _UNSENT = 200  # statements that wait to be sent together
-_BEGIN = "BEGIN"
-_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN: Bound = ("BEGIN", {})
+_BEGIN_READING: Bound = ("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", {})
+_COMMIT: Bound = ("COMMIT", {})
+_ROLLBACK: Bound = ("ROLLBACK", {})
 _FRESH_S = 1.0  # a connection that was used so lately is taken to be alive
 
 
@@ -22,12 +25,14 @@ class PostgresqlConnection:
     def __init__(self, conninfo: str) -> None:
         """Raises: RetryableError where no server answers."""
         try:
-            self._raw = psycopg.connect(conninfo, autocommit=True, connect_timeout=5)
+            self._raw = psycopg.connect(conninfo, autocommit=True, connect_timeout=5, client_encoding="UTF8")
         except psycopg.Error as error:
             raise RetryableError("database_unavailable", str(error).strip().splitlines()[0]) from error
+        self._pipeline = Pipeline(self._raw)
         self._unsent: list[Bound] = []
         self._used = monotonic()
         self._nothing_done = False
+        self._writes = False
 
     @property
     def nothing_done(self) -> bool:
@@ -40,47 +45,41 @@ class PostgresqlConnection:
         It travels with the first statement, unless the connection has been idle: one that died meanwhile is found out here.
         """
         self._nothing_done = True
+        self._writes = writes
         begin = _BEGIN if writes else _BEGIN_READING
         if monotonic() - self._used > _FRESH_S:
-            self._raw.execute(begin.encode())
+            self._pipeline.ask([begin])
         else:
-            self._unsent.append((begin, {}))
+            self._unsent.append(begin)
 
     def execute(self, sql: str, parameters: Mapping[str, Any]) -> Any:
         """See Connection. Raises: UserError for text that PostgreSQL cannot hold, which is NUL alone."""
-        return self._execute([(sql, parameters)])[-1]
+        return self.execute_all([(sql, parameters)])[0]
 
-    def execute_both(self, first: Bound, second: Bound) -> tuple[Any, Any]:
-        """See Connection. The second one's snapshot is taken when the first one is done. Raises: as `execute`."""
-        *_, one, other = self._execute([first, second])
-        return one, other
+    def execute_all(self, statements: Sequence[Bound]) -> Sequence[Any]:
+        """See Connection; in one round trip with all that waits to be sent. Raises: as `execute`."""
+        everything = [*self._unsent, *statements]
+        self._unsent = []
+        try:
+            answers = self._pipeline.ask(everything)
+        except psycopg.DataError as error:
+            raise UserError("invalid_text", f"a value cannot be stored or looked for: {error}") from error
+        self._nothing_done = False  # what began the transaction was answered
+        return answers[-len(statements) :]
 
     def send(self, sql: str, parameters: Mapping[str, Any]) -> None:
         """See Connection. Raises: as `execute`."""
         self._unsent.append((sql, parameters))
         if len(self._unsent) >= _UNSENT:
-            unsent = self._unsent.pop()
-            self._execute([unsent])
-
-    def _execute(self, statements: list[Bound]) -> list[Any]:
-        """In one round trip with all that waits to be sent."""
-        everything = self._unsent + statements
-        self._unsent = []
-        try:
-            if len(everything) == 1:
-                self._nothing_done = False  # what began the transaction was answered
-                return [self._raw.execute(everything[0][0].encode(), everything[0][1])]
-            with self._raw.pipeline():
-                answers = [self._raw.execute(sql.encode(), parameters) for sql, parameters in everything]
-            self._nothing_done = False
-            return answers
-        except psycopg.DataError as error:
-            raise UserError("invalid_text", f"a value cannot be stored or looked for: {error}") from error
+            self.execute_all([self._unsent.pop()])
 
     def commit(self) -> None:
-        """See Connection."""
-        self._nothing_done = False
-        self._execute([("COMMIT", {})])
+        """See Connection. Nobody waits for the end of a transaction that only read."""
+        if self._writes or self._unsent:
+            self._nothing_done = False
+            self.execute_all([_COMMIT])
+        else:
+            self._pipeline.tell(_COMMIT)
         self._used = monotonic()
 
     def rollback(self) -> bool:
@@ -88,7 +87,7 @@ class PostgresqlConnection:
         self._unsent = []
         try:
             if self._raw.info.transaction_status != TransactionStatus.IDLE:  # else it never began
-                self._raw.execute("ROLLBACK")
+                self._pipeline.ask([_ROLLBACK])
         except psycopg.Error:
             return False
         return not self._raw.broken

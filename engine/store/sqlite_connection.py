@@ -2,7 +2,7 @@
 
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.errors import RetryableError
@@ -85,9 +85,9 @@ class SqliteConnection:
         """See Connection."""
         return self._raw.execute(sql, parameters)
 
-    def execute_both(self, first: Bound, second: Bound) -> tuple[Any, Any]:
+    def execute_all(self, statements: Sequence[Bound]) -> Sequence[Any]:
         """See Connection."""
-        return self._raw.execute(*first), self._raw.execute(*second)
+        return [self._raw.execute(sql, parameters) for sql, parameters in statements]
 
     def send(self, sql: str, parameters: Mapping[str, Any]) -> None:
         """See Connection. At once: there is no way to a server to be saved."""

@@ -56,7 +56,7 @@ class Tx:
         self, first: tuple[Statement, Mapping[str, Any]], second: tuple[Statement, Mapping[str, Any]]
     ) -> tuple[Row | None, Row | None]:
         """`one` of two statements; the second one sees what the first one waited for."""
-        cursors = self._connection.execute_both(self._bound(*first), self._bound(*second))
+        cursors = self._connection.execute_all([self._bound(*first), self._bound(*second)])
         return _first(first[0], cursors[0]), _first(second[0], cursors[1])
 
     def all(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> list[Row]:

@@ -2,7 +2,7 @@
 nothing half-made is left, whoever asked may come again, and everything still comes to its end.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -98,9 +98,9 @@ class Refusing:
         self._count()
         return self._inner.execute(sql, parameters)
 
-    def execute_both(self, first: Bound, second: Bound) -> tuple[Any, Any]:
+    def execute_all(self, statements: Sequence[Bound]) -> Sequence[Any]:
         self._count()
-        return self._inner.execute_both(first, second)
+        return self._inner.execute_all(statements)
 
     def send(self, sql: str, parameters: Mapping[str, Any]) -> None:
         self._count()
