@@ -46,20 +46,21 @@ from engine.states import BUDGET, AttemptStatus, ErrorClass, EventType, RunStatu
 from engine.store.database import Row, Tx
 from engine.store.json_text import loads, storable
 from engine.store.requests import run_committed_picousd
-from engine.store.runs import begin_run, get_run, lock_run, lock_runs_above, set_run_status
+from engine.store.runs import get_run, lock_runs_above, set_run_status
 from engine.store.steps import (
     begin_step,
-    claim_step,
     end_attempt,
     get_step,
     insert_attempt,
     is_suspect,
     locked_step,
+    locked_to_claim,
     put_back_step,
 )
 from engine.transition import Ring, StepError, Transition
 from engine.webhook_outbox import queue_webhook
 
+_AT_HAND = 4  # steps that wait for one that ends are read with it, in one round trip, unless they are many
 _CLAIMABLE = {RunStatus.QUEUED.value, RunStatus.RUNNING.value, RunStatus.WAITING.value}
 
 
@@ -109,19 +110,16 @@ def claim(
     A step that was on board when two workers died is there for a process that runs it `alone`, and for no other; other steps are not.
     """
     tx.point("claim")
-    row = get_step(tx, step_id)
-    if row is None or row["status"] != StepStatus.READY.value or is_suspect(row) is not alone:
+    run, row = locked_to_claim(tx, step_id)
+    if run is None or row is None or run["status"] not in _CLAIMABLE:
         return None
-    run = lock_run(tx, row["run_id"])
-    assert run is not None
-    if run["status"] not in _CLAIMABLE:
+    if row["status"] != StepStatus.READY.value or is_suspect(row) is not alone:
         return None
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
     if transition.graph.problem is not None:
         return _refuse(transition)
     held = _take(transition, row, worker_id, alone=alone)
-    if held is not None:
-        transition.close()
+    transition.close()
     return held
 
 
@@ -137,11 +135,13 @@ def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int
     for settlement in ended.settlements:
         settle_call(tx, settlement)
     family = lock_family(tx, held.run) if isinstance(ended.outcome, OverBudget) else None
-    locked = _hold(tx, held)
+    graph = catalogue.graph(tx, held.run["version_id"])
+    locked = _hold(tx, held, *graph.dependents(held.key)[:_AT_HAND])
     if locked is None:
         return Completed(accepted=False)
-    run, row = locked
-    transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+    run, row, waiting = locked
+    transition = Transition(tx, run, graph, now)
+    transition.at_hand = {each["key"]: each for each in waiting}
     _apply(transition, row, held, ended, catalogue)
     following = _take_next(transition, held.worker_id) if go_on else None
     transition.close()
@@ -158,27 +158,22 @@ def _take_next(transition: Transition, worker_id: str) -> Claimed | None:
     step_id = transition.rings[0].step_id
     unlocked = transition.take_unlocked()
     if unlocked is not None:
-        return _begin(transition, step_id, begin_step(transition.tx, unlocked, worker_id, transition.now), worker_id)
+        return _take(transition, unlocked, worker_id)
     row = get_step(transition.tx, step_id)
-    if row is None or is_suspect(row):
+    if row is None or row["status"] != StepStatus.READY.value or is_suspect(row):
         return None
     transition.rings.clear()
     return _take(transition, row, worker_id)
 
 
-def _take(transition: Transition, row: Row, worker_id: str, *, alone: bool = False) -> Claimed | None:
-    """Begin an attempt under the run's lock; None where the step is not ready."""
-    taken = claim_step(transition.tx, row, worker_id, transition.now)
-    return None if taken is None else _begin(transition, row["id"], taken, worker_id, alone=alone)
-
-
-def _begin(transition: Transition, step_id: str, taken: Row, worker_id: str, *, alone: bool = False) -> Claimed:
-    """What every claim writes beside the step's own row: `taken` holds its key, its new attempt and when it first started."""
+def _take(transition: Transition, row: Row, worker_id: str, *, alone: bool = False) -> Claimed:
+    """Begin an attempt of a step that is ready, or is as good as ready, under the run's lock."""
     tx, run, graph, now = transition.tx, transition.run, transition.graph, transition.now
-    key, attempt = taken["key"], taken["attempt"]
+    taken = begin_step(tx, row, worker_id, now)
+    step_id, key, attempt = row["id"], taken["key"], taken["attempt"]
     insert_attempt(tx, step_id, attempt, worker_id, now)
     if run["status"] != RunStatus.RUNNING.value:
-        begin_run(tx, run["id"], now)
+        transition.begin_run()
         if run["status"] == RunStatus.QUEUED.value:
             transition.history.add(EventType.RUN_STARTED)
     data = {"alone": True} if alone else None
@@ -205,7 +200,7 @@ def give_back(tx: Tx, held: Claimed, now: int) -> Completed:
     locked = _hold(tx, held)
     if locked is None:
         return Completed(accepted=False)
-    run, row = locked
+    run, row, _ = locked
     end_attempt(tx, held.step_id, held.attempt, AttemptStatus.RETURNED, now)
     put_back_step(tx, row, StepStatus.READY, now)
     return Completed(True, (Ring(held.step_id, run["priority"]),))
@@ -259,9 +254,9 @@ def remaining_picousd(tx: Tx, scope: CallScope, now: int) -> int | None:
     return left
 
 
-def _hold(tx: Tx, held: Claimed) -> tuple[Row, Row] | None:
-    """Lock the run and see whether the worker still holds the step."""
-    run, row = locked_step(tx, held.run["id"], held.step_id)
+def _hold(tx: Tx, held: Claimed, *keys: str) -> tuple[Row, Row, list[Row]] | None:
+    """Lock the run and see whether the worker still holds the step; its row, and those of the same run with these keys."""
+    run, row, others = locked_step(tx, held.run["id"], held.step_id, *keys)
     if run is None or row is None:
         return None
     mine = (
@@ -269,7 +264,7 @@ def _hold(tx: Tx, held: Claimed) -> tuple[Row, Row] | None:
         and row["attempt"] == held.attempt
         and row["worker_id"] == held.worker_id
     )
-    return (run, row) if mine else None
+    return (run, row, others) if mine else None
 
 
 def _apply(transition: Transition, row: Row, held: Claimed, ended: Ended, catalogue: Catalogue) -> None:
@@ -351,7 +346,7 @@ def _pause_over_budget(transition: Transition, row: Row, message: str) -> None:
     set_run_status(tx, run["id"], RunStatus.PAUSED, BUDGET)
     data = {"reason": BUDGET, "message": message}
     transition.history.add(EventType.RUN_PAUSED, step=row["key"], data=data)
-    queue_webhook(tx, run["id"], "run.paused", transition.now)
+    queue_webhook(tx, run, "run.paused", transition.now)
 
 
 def _throttle(transition: Transition, row: Row, held: Claimed, throttled: Throttled) -> None:

@@ -39,7 +39,7 @@ def pause_run(tx: Tx, catalogue: Catalogue, run: Row, now: int, data: Mapping[st
     transition.history.add(EventType.RUN_PAUSED, data=data)
     transition.close()
     pause_in_line(tx, run, graph.definition)
-    queue_webhook(tx, run["id"], "run.paused", now)
+    queue_webhook(tx, run, "run.paused", now)
 
 
 def pause_below(tx: Tx, catalogue: Catalogue, run_id: str, now: int) -> None:

@@ -18,19 +18,20 @@ from engine.store.events import History
 from engine.store.json_text import storable
 from engine.store.payloads import pack
 from engine.store.places import get_place
-from engine.store.runs import advance_run, set_run_status
+from engine.store.runs import advance_run, begin_run, end_run, let_run_rest
 from engine.store.steps import (
     STEP_COLUMNS,
-    any_active_step,
     delete_step,
     end_attempt,
     end_step,
     insert_steps,
+    one_less,
     open_steps,
     open_steps_inside,
     reset_step,
     set_ready,
     step_by_key,
+    still_waits,
     wait_step,
 )
 
@@ -88,7 +89,11 @@ class RunWriter:
         self.rings: list[Ring] = []
         self.rings_elsewhere: list[Ring] = []  # of other runs
         self.ended = False
+        self.at_hand: dict[str, Row] = {}  # rows by key, read under the lock, of what this transition may unlock
         self._unlocked: list[Row] = []  # ready as soon as it is written
+        self.last_end: tuple[str, Kept] | None = None  # the row that ended last, and its result
+        self._begins = False
+        self._end: Row | None = None
         self.open_count: int = run["open_steps"]
         self._quieter = False  # whether something stopped being active
         self._held_back: bool | None = None
@@ -171,6 +176,16 @@ class RunWriter:
         reset_step(self.tx, row)
         return True
 
+    def one_less(self, key: str) -> Row | None:
+        """One of the things a step waits on has ended; the row as it is then, which is written where it waits on."""
+        row = self.at_hand.pop(key, None)
+        if row is None:
+            return one_less(self.tx, self.run["id"], key)
+        row["waiting_on"] -= 1
+        if row["waiting_on"] > 0 or self.held_back:
+            still_waits(self.tx, row)
+        return row
+
     def make_ready(self, row: Row) -> None:
         """The step may be claimed from now on, or as soon as the run has its place."""
         if self.held_back:
@@ -187,7 +202,7 @@ class RunWriter:
 
     def _write_unlocked(self) -> None:
         for row in self._unlocked:
-            set_ready(self.tx, row["id"], self.now)
+            set_ready(self.tx, row, self.now)
         self._unlocked.clear()
 
     def wait(self, row: Row, waits_for: str, **values: Any) -> None:
@@ -217,6 +232,7 @@ class RunWriter:
         error: StepError | None = None,
     ) -> None:
         """Write a row's end, with its result as `keep` gave it, and tell the history of it where it is a step."""
+        self.last_end = row["key"], kept
         values = {"output_json": kept[0], "output_digest": kept[1]}
         name = None if model is None else storable(model)[:MODEL_LIMIT]
         end_step(
@@ -250,15 +266,30 @@ class RunWriter:
         error = StepError(ErrorClass(row["error_class"]), row["error_message"] or "") if handled else None
         self.write_end(row, StepStatus.CANCELLED, error=error)
 
+    def begin_run(self) -> None:
+        """The run is under way."""
+        self._begins = True
+
+    def end_run(self, values: Row) -> None:
+        """The run is over; values as in `engine.store.runs.end_run`."""
+        self._end = values
+        self.ended = True
+        self.rings.clear()
+
     def close(self) -> None:
-        """Write the history and the run's counters; a run in which every open step waits is waiting."""
+        """Write the history and the run's own row; a run in which every open step waits is waiting."""
         self._write_unlocked()
         self.history.write(self.tx)
-        advance_run(self.tx, self.run["id"], self.open_count, self.history.seq)
+        run_id, counters = self.run["id"], (self.open_count, self.history.seq)
+        if self._end is not None:
+            end_run(self.tx, run_id, self._end, *counters)
+        elif self._begins:
+            begin_run(self.tx, run_id, self.now, *counters)
+        else:
+            advance_run(self.tx, run_id, *counters)
         if self._quieter and not (self.rings or self.ended) and self.run["status"] == RunStatus.RUNNING.value:
             self.settle_status()
 
     def settle_status(self) -> None:
         """Waiting where no step is held or to be taken."""
-        if not any_active_step(self.tx, self.run["id"]):
-            set_run_status(self.tx, self.run["id"], RunStatus.WAITING)
+        let_run_rest(self.tx, self.run["id"])

@@ -14,14 +14,14 @@ from engine.errors import AIGatewayError, TooLarge
 from engine.expressions import render
 from engine.places import leave_line
 from engine.plan import FINALLY, ON_FAILURE, PARTS, Graph, catches
-from engine.run_writer import Kept, Ring, RunWriter, StepError, Verdict
+from engine.run_writer import NOTHING_KEPT, Kept, Ring, RunWriter, StepError, Verdict
 from engine.scope import scope_of
 from engine.states import ErrorClass, EventType, RunStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.json_text import storable
 from engine.store.payloads import unpack
-from engine.store.runs import begin_phase, end_run, set_run_output
-from engine.store.steps import one_less, step_by_key
+from engine.store.runs import begin_phase, set_run_output
+from engine.store.steps import step_by_key
 from engine.webhook_outbox import queue_webhook
 
 __all__ = ["Ring", "StepError", "Transition"]
@@ -38,6 +38,7 @@ class Transition(RunWriter):
 
     def __init__(self, tx: Tx, run: Row, graph: Graph, now: int) -> None:
         super().__init__(tx, dict(run), graph, now)
+        self._told: str | None = None  # to whom the run's submission names, of its end
 
     def begin(self) -> None:
         """The first steps of a new run."""
@@ -127,6 +128,12 @@ class Transition(RunWriter):
             if row["waiting_on"] == 0 and not self.ended:
                 self._next_in(row)
 
+    def close(self) -> None:
+        """See RunWriter; what tells of the run's end shows it as it then is."""
+        super().close()
+        if self._told is not None:
+            queue_webhook(self.tx, self.run, self._told, self.now)
+
     def _fail(self, row: Row, error: StepError) -> None:
         """End what catches the failure; everything between it and the failed step is cancelled."""
         failed_key = row["key"]
@@ -176,7 +183,7 @@ class Transition(RunWriter):
 
     def _unlock(self, step: Row) -> None:
         for key in () if step["type"] in PARTS else self.graph.dependents(step["key"]):
-            waiting = one_less(self.tx, self.run["id"], key)
+            waiting = self.one_less(key)
             if waiting and waiting["waiting_on"] == 0 and waiting["status"] == StepStatus.PENDING.value:
                 self.make_ready(waiting)
         if step["parent_key"] is not None:
@@ -185,7 +192,7 @@ class Transition(RunWriter):
             self._phase_ended()
 
     def _child_ended(self, parent_key: str) -> None:
-        parent = one_less(self.tx, self.run["id"], parent_key)
+        parent = self.one_less(parent_key)
         if parent is not None:
             self._next_in(parent)
 
@@ -209,21 +216,23 @@ class Transition(RunWriter):
         """The main steps have succeeded: render the output. False where that failed, and the run with it."""
         definition = self.graph.definition
         try:
-            if definition.output is None:
-                output = self._last_top_level_result()
-            else:
-                scope = scope_of(self.tx, self.run, self.graph, definition.output_reads)
-                output = render(definition.output, scope)
-            text, digest = self.keep(output)
+            text, digest = self._last_top_level_result() if definition.output is None else self._rendered_output()
         except AIGatewayError as error:
             self.fail_run(None, StepError(ErrorClass.INVALID_OUTPUT, f"output: {error.message}"))
             return False
         self.run |= {"output_json": text, "output_digest": digest}
         return True
 
-    def _last_top_level_result(self) -> Any:
-        last = step_by_key(self.tx, self.run["id"], self.graph.definition.steps[-1].id)
-        return unpack(self.tx, last["output_json"], last["output_digest"]) if last else None
+    def _rendered_output(self) -> Kept:
+        definition = self.graph.definition
+        return self.keep(render(definition.output, scope_of(self.tx, self.run, self.graph, definition.output_reads)))
+
+    def _last_top_level_result(self) -> Kept:
+        key = self.graph.definition.steps[-1].id
+        if self.last_end is not None and self.last_end[0] == key:
+            return self.last_end[1]  # it is what ended just now
+        last = step_by_key(self.tx, self.run["id"], key)
+        return self.keep(unpack(self.tx, last["output_json"], last["output_digest"])) if last else NOTHING_KEPT
 
     def _begin_phase(self, phase: str, steps: tuple[Step, ...]) -> None:
         self.run["phase"] = phase
@@ -242,13 +251,11 @@ class Transition(RunWriter):
             "output_digest": run["output_digest"] if kept else None,
             **{name: run[name] for name in ("error_step", "error_class", "error_message")},
         }
-        end_run(self.tx, run["id"], values)
+        self.end_run(values)
         if self.graph.definition.concurrency is not None or self.graph.problem is not None:
             self.rings_elsewhere += leave_line(self.tx, run["id"], self.now)
         data = None
         if run["error_class"] is not None:
             data = {"step": run["error_step"], "class": run["error_class"], "message": storable(run["error_message"])}
         self.history.add(_RUN_EVENT[status], data=data)
-        self.ended = True
-        self.rings.clear()
-        queue_webhook(self.tx, run["id"], f"run.{status.value}", self.now)
+        self._told = f"run.{status.value}"

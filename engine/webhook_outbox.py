@@ -18,14 +18,14 @@ KEPT_TRYING_US = 24 * 3600 * 1_000_000
 _PAUSES_S = (5, 30, 120, 600, 1800, 3600, 7200, 14400)  # the last one repeats until a day has passed
 
 
-def queue_webhook(tx: Tx, run_id: str, kind: str, now: int) -> None:
-    """Store a delivery where the run was submitted with a webhook_url; its body is the run as it stands now."""
-    run = get_run(tx, run_id)
-    assert run is not None
+def queue_webhook(tx: Tx, run: Row, kind: str, now: int) -> None:
+    """Store a delivery where the run was submitted with a webhook_url; its body is the run as it stands in the database now."""
     if run["webhook_url"] is None:
         return
-    body = {"type": kind, "timestamp": iso(now), "data": run_view(tx, run)}
-    queue_delivery(tx, run_id, kind, (run["webhook_url"], dumps(body)), now)
+    fresh = get_run(tx, run["id"])
+    assert fresh is not None
+    body = {"type": kind, "timestamp": iso(now), "data": run_view(tx, fresh)}
+    queue_delivery(tx, run["id"], kind, (run["webhook_url"], dumps(body)), now)
 
 
 def queue_delivery(tx: Tx, run_id: str | None, kind: str, sent: tuple[str, str], now: int) -> None:

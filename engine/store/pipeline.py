@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
+from psycopg import abc
 from psycopg.adapt import Transformer
 from psycopg.errors import FeatureNotSupported, InvalidSqlStatementName, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus
@@ -42,7 +43,7 @@ class Rows:
 
     __slots__ = ("_next", "_reads", "_result")
 
-    def __init__(self, result: PGresult, reads: Transformer) -> None:
+    def __init__(self, result: PGresult, reads: abc.Transformer) -> None:
         self._result = result
         self._reads = reads
         self._next = 0

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, func, insert, not_, or_, select, text, update
 
 from engine.states import RUN_ENDED, RunStatus, StepStatus
 from engine.store.database import Row, Tx
+from engine.store.partial_index import ACTIVE
 from engine.store.statements import Statement, one_of
 from engine.store.tables import run_tags, runs, steps
 
@@ -29,7 +30,12 @@ _BY_IDEMPOTENCY_KEY = Statement(select(runs).where(runs.c.idempotency_key == bin
 _BEGIN = Statement(
     update(runs)
     .where(runs.c.id == bindparam("run"))
-    .values(status=RunStatus.RUNNING.value, started_us=func.coalesce(runs.c.started_us, bindparam("now")))
+    .values(
+        status=RunStatus.RUNNING.value,
+        started_us=func.coalesce(runs.c.started_us, bindparam("now")),
+        open_steps=bindparam("open"),
+        event_seq=bindparam("seq"),
+    )
 )
 _ERROR = ("error_step", "error_class", "error_message")
 RUN_COLUMNS = tuple(column.name for column in runs.c)
@@ -40,6 +46,14 @@ _SET_STATUS = Statement(
 )
 _ADVANCE = Statement(
     update(runs).where(runs.c.id == bindparam("run")).values(open_steps=bindparam("open"), event_seq=bindparam("seq"))
+)
+_REST = Statement(
+    update(runs)
+    .where(
+        runs.c.id == bindparam("run"),
+        not_(exists().where(steps.c.run_id == bindparam("run"), text(ACTIVE))),
+    )
+    .values(status=RunStatus.WAITING.value, pause_reason=None)
 )
 _END = Statement(
     update(runs)
@@ -53,6 +67,8 @@ _END = Statement(
         error_step=bindparam("error_step"),
         error_class=bindparam("error_class"),
         error_message=bindparam("error_message"),
+        open_steps=bindparam("open"),
+        event_seq=bindparam("seq"),
     )
 )
 _REOPEN = Statement(
@@ -172,9 +188,14 @@ def run_by_idempotency_key(tx: Tx, key: str) -> Row | None:
     return tx.one(_BY_IDEMPOTENCY_KEY, {"key": key})
 
 
-def begin_run(tx: Tx, run_id: str, now: int) -> None:
-    """Mark as running; keeps the first start."""
-    tx.send(_BEGIN, {"run": run_id, "now": now})
+def begin_run(tx: Tx, run_id: str, now: int, open_steps: int, event_seq: int) -> None:
+    """Mark as running, with the counters of `advance_run`; keeps the first start."""
+    tx.send(_BEGIN, {"run": run_id, "now": now, "open": open_steps, "seq": event_seq})
+
+
+def let_run_rest(tx: Tx, run_id: str) -> None:
+    """The run is waiting, unless a worker holds or may take one of its steps."""
+    tx.send(_REST, {"run": run_id})
 
 
 def set_run_status(tx: Tx, run_id: str, status: RunStatus, reason: str | None = None) -> None:
@@ -187,9 +208,9 @@ def advance_run(tx: Tx, run_id: str, open_steps: int, event_seq: int) -> None:
     tx.send(_ADVANCE, {"run": run_id, "open": open_steps, "seq": event_seq})
 
 
-def end_run(tx: Tx, run_id: str, values: Mapping[str, Any]) -> None:
-    """Write the end: status, now, output_json, output_digest, error_step, error_class, error_message."""
-    tx.send(_END, {"run": run_id, **values})
+def end_run(tx: Tx, run_id: str, values: Mapping[str, Any], open_steps: int, event_seq: int) -> None:
+    """Write the end: status, now, output_json, output_digest, error_step, error_class, error_message. Counters as in `advance_run`."""
+    tx.send(_END, {**values, "run": run_id, "open": open_steps, "seq": event_seq})
 
 
 def begin_phase(tx: Tx, run: Row, phase: str) -> None:
@@ -247,11 +268,11 @@ def runs_past_deadline(tx: Tx, now: int, most: int) -> list[str]:
     return [row["id"] for row in tx.all(_PAST_DEADLINE, {"now": now, "most": most})]
 
 
-def _found(text: str) -> ColumnElement[bool]:
-    tagged = select(run_tags.c.run_id).where(run_tags.c.key + ":" + run_tags.c.value == text)
+def _found(sought: str) -> ColumnElement[bool]:
+    tagged = select(run_tags.c.run_id).where(run_tags.c.key + ":" + run_tags.c.value == sought)
     return or_(
-        runs.c.id.startswith(text.lower(), autoescape=True),
-        func.lower(runs.c.workflow_name).contains(text.lower(), autoescape=True),
+        runs.c.id.startswith(sought.lower(), autoescape=True),
+        func.lower(runs.c.workflow_name).contains(sought.lower(), autoescape=True),
         runs.c.id.in_(tagged),
     )
 

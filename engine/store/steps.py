@@ -8,7 +8,7 @@ from sqlalchemy import and_, bindparam, case, delete, func, insert, not_, or_, s
 from engine.plan import PARTS
 from engine.states import AttemptStatus, StepStatus
 from engine.store.database import Row, Tx
-from engine.store.partial_index import ACTIVE, SUSPECT, SUSPECT_LOSSES
+from engine.store.partial_index import SUSPECT, SUSPECT_LOSSES
 from engine.store.runs import LOCK_RUN
 from engine.store.statements import Statement, one_of
 from engine.store.tables import attempts, runs, steps
@@ -20,6 +20,10 @@ _CLAIMABLE_RUNS = ["queued", "running", "waiting"]
 STEP_COLUMNS = tuple(column.name for column in steps.c)
 _INSERT = Statement(insert(steps), columns=STEP_COLUMNS)
 _GET = Statement(select(steps).where(steps.c.id == bindparam("step")))
+_OF_READY = select(steps.c.run_id).where(steps.c.id == bindparam("step"), steps.c.status == StepStatus.READY.value)
+_LOCK_RUN_OF = Statement(
+    select(runs).where(runs.c.id == _OF_READY.scalar_subquery(), runs.c.pruning_us.is_(None)).with_for_update()
+)
 _BY_KEY = Statement(select(steps).where(steps.c.run_id == bindparam("run"), steps.c.key == bindparam("key")))
 _OF_RUN = Statement(
     select(steps)
@@ -56,7 +60,6 @@ _INSIDE = Statement(
     .where(steps.c.run_id == bindparam("run"), steps.c.parent_key == bindparam("parent"))
     .order_by(steps.c.position)
 )
-_ACTIVE = Statement(select(steps.c.id).where(steps.c.run_id == bindparam("run"), text(ACTIVE)).limit(1))
 _WAITING_FOR = Statement(
     select(steps)
     .where(
@@ -66,27 +69,12 @@ _WAITING_FOR = Statement(
     )
     .order_by(steps.c.started_us, steps.c.position)
 )
-_CLAIM = Statement(
-    update(steps)
-    .where(
-        steps.c.id == bindparam("step"),
-        steps.c.status == StepStatus.READY.value,
-        steps.c.losses == bindparam("losses"),
-    )
-    .values(
-        status=StepStatus.RUNNING.value,
-        attempt=steps.c.attempt + 1,
-        worker_id=bindparam("worker"),
-        due_us=None,
-        started_us=func.coalesce(steps.c.started_us, bindparam("now")),
-    )
-    .returning(steps.c.key, steps.c.attempt, steps.c.started_us)
-)
 _BEGIN = Statement(
     update(steps)
     .where(steps.c.id == bindparam("step"))
     .values(
         status=StepStatus.RUNNING.value,
+        waiting_on=bindparam("needs"),
         attempt=bindparam("number"),
         worker_id=bindparam("worker"),
         due_us=None,
@@ -195,8 +183,11 @@ _ONE_LESS = Statement(
     .values(waiting_on=steps.c.waiting_on - 1)
     .returning(steps)
 )
+_WAITS_ON = Statement(update(steps).where(steps.c.id == bindparam("step")).values(waiting_on=bindparam("needs")))
 _SET_READY = Statement(
-    update(steps).where(steps.c.id == bindparam("step")).values(status=StepStatus.READY.value, due_us=bindparam("now"))
+    update(steps)
+    .where(steps.c.id == bindparam("step"))
+    .values(status=StepStatus.READY.value, waiting_on=bindparam("needs"), due_us=bindparam("now"))
 )
 _RELEASE = Statement(
     update(steps)
@@ -280,9 +271,23 @@ def get_step(tx: Tx, step_id: str) -> Row | None:
     return tx.one(_GET, {"step": step_id})
 
 
-def locked_step(tx: Tx, run_id: str, step_id: str) -> tuple[Row | None, Row | None]:
-    """A run's row, locked as by `lock_run`, and a step's as it is then."""
-    return tx.pair((LOCK_RUN, {"run": run_id}), (_GET, {"step": step_id}))
+def locked_step(tx: Tx, run_id: str, step_id: str, *keys: str) -> tuple[Row | None, Row | None, list[Row]]:
+    """A run's row, locked as by `lock_run`, and a step's as it is then, with those of the same run that have these keys."""
+    others = [(_BY_KEY, {"run": run_id, "key": key}) for key in keys]
+    run, step, *more = tx.together((LOCK_RUN, {"run": run_id}), (_GET, {"step": step_id}), *others)
+    return _only(run), _only(step), [row for rows in more for row in rows]
+
+
+def locked_to_claim(tx: Tx, step_id: str) -> tuple[Row | None, Row | None]:
+    """The row of a ready step's run, locked as by `lock_run`, and the step's as it is then. None for the run, and no lock taken, where
+    the step was not ready: most bells that come too late wait for nobody.
+    """
+    run, step = tx.together((_LOCK_RUN_OF, {"step": step_id}), (_GET, {"step": step_id}))
+    return _only(run), _only(step)
+
+
+def _only(rows: list[Row]) -> Row | None:
+    return rows[0] if rows else None
 
 
 def step_by_key(tx: Tx, run_id: str, key: str) -> Row | None:
@@ -310,16 +315,14 @@ def is_suspect(step: Row) -> bool:
     return step["losses"] >= SUSPECT_LOSSES
 
 
-def claim_step(tx: Tx, step: Row, worker_id: str, now: int) -> Row | None:
-    """Take a ready step; its key, new attempt and started_us, or None where it is not ready any more, or was lost meanwhile."""
-    return tx.one(_CLAIM, {"step": step["id"], "losses": step["losses"], "worker": worker_id, "now": now})
-
-
 def begin_step(tx: Tx, step: Row, worker_id: str, now: int) -> Row:
-    """As `claim_step`, under the run's lock, for a row that this transaction has found to wait for nothing any more."""
+    """Take a step whose row this transaction has read under the run's lock, and found to be ready or to wait for nothing any more.
+
+    Returns its key, new attempt and started_us.
+    """
     taken = {"key": step["key"], "attempt": step["attempt"] + 1, "started_us": step["started_us"] or now}
-    number, started = taken["attempt"], taken["started_us"]
-    tx.send(_BEGIN, {"step": step["id"], "worker": worker_id, "number": number, "started": started})
+    values = {"number": taken["attempt"], "started": taken["started_us"], "needs": step["waiting_on"]}
+    tx.send(_BEGIN, {"step": step["id"], "worker": worker_id, **values})
     return taken
 
 
@@ -384,11 +387,6 @@ def open_steps_inside(tx: Tx, run_id: str, parent_key: str) -> list[Row]:
     return tx.all(_OPEN_INSIDE, {"run": run_id, "parent": parent_key})
 
 
-def any_active_step(tx: Tx, run_id: str) -> bool:
-    """Whether a worker holds or may take a step of the run."""
-    return tx.one(_ACTIVE, {"run": run_id}) is not None
-
-
 def steps_waiting_for(tx: Tx, run_id: str, what: str) -> list[Row]:
     """A run's steps that wait for something, those that began first in front."""
     return tx.all(_WAITING_FOR, {"run": run_id, "what": what})
@@ -399,9 +397,14 @@ def one_less(tx: Tx, run_id: str, key: str) -> Row | None:
     return tx.one(_ONE_LESS, {"run": run_id, "key": key})
 
 
-def set_ready(tx: Tx, step_id: str, now: int) -> None:
-    """The step may be claimed from now on."""
-    tx.send(_SET_READY, {"step": step_id, "now": now})
+def still_waits(tx: Tx, step: Row) -> None:
+    """Write on how many things a step waits now, for a row that was read under the run's lock."""
+    tx.send(_WAITS_ON, {"step": step["id"], "needs": step["waiting_on"]})
+
+
+def set_ready(tx: Tx, step: Row, now: int) -> None:
+    """The step may be claimed from now on; on how many things it waits is written as its row has it."""
+    tx.send(_SET_READY, {"step": step["id"], "needs": step["waiting_on"], "now": now})
 
 
 def release_steps(tx: Tx, run_id: str, now: int) -> list[Row]:

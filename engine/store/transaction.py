@@ -52,18 +52,14 @@ class Tx:
         """The first row, None where there is none."""
         return _first(statement, self._execute(statement, parameters))
 
-    def pair(
-        self, first: tuple[Statement, Mapping[str, Any]], second: tuple[Statement, Mapping[str, Any]]
-    ) -> tuple[Row | None, Row | None]:
-        """`one` of two statements; the second one sees what the first one waited for."""
-        cursors = self._connection.execute_all([self._bound(*first), self._bound(*second)])
-        return _first(first[0], cursors[0]), _first(second[0], cursors[1])
-
     def all(self, statement: Statement, parameters: Mapping[str, Any] | None = None) -> list[Row]:
         """All rows."""
-        cursor = self._execute(statement, parameters)
-        names = statement.names(cursor)
-        return [dict(zip(names, found, strict=True)) for found in cursor.fetchall()]
+        return _every(statement, self._execute(statement, parameters))
+
+    def together(self, *asked: tuple[Statement, Mapping[str, Any]]) -> list[list[Row]]:
+        """`all` of several statements in one round trip; each sees what those before it have waited for."""
+        cursors = self._connection.execute_all([self._bound(*each) for each in asked])
+        return [_every(statement, cursor) for (statement, _), cursor in zip(asked, cursors, strict=True)]
 
     def many(self, statement: Statement, rows: Iterable[Mapping[str, Any]]) -> None:
         """Send once per row."""
@@ -81,3 +77,8 @@ class Tx:
 def _first(statement: Statement, cursor: Any) -> Row | None:
     found = cursor.fetchone()
     return None if found is None else dict(zip(statement.names(cursor), found, strict=True))
+
+
+def _every(statement: Statement, cursor: Any) -> list[Row]:
+    names = statement.names(cursor)
+    return [dict(zip(names, found, strict=True)) for found in cursor.fetchall()]
