@@ -57,10 +57,9 @@ from engine.store.steps import (
     locked_to_claim,
     put_back_step,
 )
-from engine.transition import Ring, StepError, Transition
+from engine.transition import AT_HAND, Ring, StepError, Transition
 from engine.webhook_outbox import queue_webhook
 
-_AT_HAND = 4  # steps that wait for one that ends are read with it, in one round trip, unless they are many
 _CLAIMABLE = {RunStatus.QUEUED.value, RunStatus.RUNNING.value, RunStatus.WAITING.value}
 
 
@@ -136,7 +135,7 @@ def complete(tx: Tx, catalogue: Catalogue, held: Claimed, ended: Ended, now: int
         settle_call(tx, settlement)
     family = lock_family(tx, held.run) if isinstance(ended.outcome, OverBudget) else None
     graph = catalogue.graph(tx, held.run["version_id"])
-    locked = _hold(tx, held, *graph.dependents(held.key)[:_AT_HAND])
+    locked = _hold(tx, held, *graph.dependents(held.key)[:AT_HAND])
     if locked is None:
         return Completed(accepted=False)
     run, row, waiting = locked

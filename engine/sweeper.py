@@ -3,7 +3,7 @@
 Every worker process sweeps, so nothing depends on a single one being alive.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.catalogue import Catalogue
@@ -19,14 +19,17 @@ from engine.store.steps import (
     due_steps,
     end_attempt,
     get_step,
+    locked_step,
+    locked_steps,
     put_back_step,
+    steps_by_keys,
     steps_held_by,
     suspect_steps,
     unclaimed_steps,
 )
 from engine.store.workers import delete_worker, lock_worker
 from engine.timers import time_has_come
-from engine.transition import Ring, StepError, Transition
+from engine.transition import AT_HAND, Ring, StepError, Transition
 
 BATCH = 200
 UNCLAIMED_AFTER_US = 1_000_000  # a bell takes milliseconds; behind this one it is taken for lost
@@ -105,19 +108,37 @@ def wake_due(tx: Tx, catalogue: Catalogue, now: int) -> Swept:
         due.setdefault(step["run_id"], []).append(step["id"])
     rings: list[Ring] = []
     ended = False
-    for run_id in sorted(due):  # whoever locks several runs locks them in this order
-        run = lock_run(tx, run_id)
-        assert run is not None
-        transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)
+    for transition, rows in _at_work(tx, catalogue, due, now):
         transition.fail_unloadable()
-        for step_id in due[run_id]:
-            row = get_step(tx, step_id)
+        for number, step in enumerate(rows):
+            row = get_step(tx, step["id"]) if number else step  # what the one before it led to may have changed it
             if row is not None and not transition.ended:
                 time_has_come(transition, row)
         transition.close()
         rings += transition.all_rings()
         ended = ended or transition.ended
     return Swept(tuple(rings), more=len(found) == BATCH, run_ended=ended)
+
+
+def _at_work(
+    tx: Tx, catalogue: Catalogue, due: Mapping[str, Sequence[str]], now: int
+) -> list[tuple[Transition, list[Row]]]:
+    """A transition of each run, locked, with the rows of its steps that are due; what waits for these is at hand, in one round trip."""
+    found = [
+        (Transition(tx, run, catalogue.graph(tx, run["version_id"]), now), rows) for run, rows in locked_steps(tx, due)
+    ]
+    wanted = [
+        (transition.run["id"], key)
+        for transition, rows in found
+        if len(rows) == 1  # of several one may change what another waits for
+        for key in transition.graph.dependents(rows[0]["key"])[:AT_HAND]
+    ]
+    waiting: dict[str, list[Row]] = {}
+    for row in steps_by_keys(tx, wanted):
+        waiting.setdefault(row["run_id"], []).append(row)
+    for transition, _ in found:
+        transition.at_hand = {row["key"]: row for row in waiting.get(transition.run["id"], ())}
+    return found
 
 
 def overlooked(tx: Tx, now: int) -> Swept:
@@ -156,8 +177,7 @@ def expire_runs(tx: Tx, catalogue: Catalogue, now: int) -> Swept:
 
 def _held_by(tx: Tx, catalogue: Catalogue, step: Row, worker_id: str, now: int) -> tuple[Row, Transition] | None:
     """The step's row with its run locked and its attempt ended as lost; None where the worker does not hold it any more."""
-    run = lock_run(tx, step["run_id"])
-    row = get_step(tx, step["id"])
+    run, row, _ = locked_step(tx, step["run_id"], step["id"])
     if run is None or row is None or row["worker_id"] != worker_id or row["attempt"] != step["attempt"]:
         return None
     transition = Transition(tx, run, catalogue.graph(tx, run["version_id"]), now)

@@ -26,6 +26,10 @@ from engine.webhook_outbox import queue_webhook
 
 __all__ = ["Ring", "StepError", "Transition"]
 
+AT_HAND = (
+    4  # steps that wait for one that ends are read with it, in one round trip; where they are many, the rest one by one
+)
+
 _RUN_EVENT = {
     RunStatus.SUCCEEDED: EventType.RUN_SUCCEEDED,
     RunStatus.FAILED: EventType.RUN_FAILED,

@@ -12,9 +12,8 @@ from engine.store.deliveries import attempts_of_deliveries, deliveries_of_run
 from engine.store.events import last_pause
 from engine.store.json_text import loads
 from engine.store.payloads import unpack
-from engine.store.requests import requests_of_run, run_sums
-from engine.store.runs import child_run_ids
-from engine.store.steps import attempts_of_run, steps_of_run
+from engine.store.requests import run_sums
+from engine.store.whole_runs import whole_run
 
 
 def run_view(tx: Tx, run: Row) -> dict[str, Any]:
@@ -81,23 +80,22 @@ def usage_view(sums: Row) -> dict[str, int]:
 def steps_view(tx: Tx, run_id: str) -> list[dict[str, Any]]:
     """A run's steps in the order they ran, each with its attempts and their calls."""
     calls: dict[tuple[str, int | None], list[Row]] = defaultdict(list)
-    for call in requests_of_run(tx, run_id):
+    whole = whole_run(tx, run_id)
+    for call in whole.calls:
         calls[call["step_id"], call["attempt"]].append(call)
     attempts: dict[str, list[Row]] = defaultdict(list)
-    for attempt in attempts_of_run(tx, run_id):
+    for attempt in whole.attempts:
         attempts[attempt["step_id"]].append(attempt)
-    rows = steps_of_run(tx, run_id)
-    parts = {row["key"]: row["parent_key"] for row in rows if row["type"] in PARTS}
-    children = child_run_ids(tx, run_id)
+    parts = {row["key"]: row["parent_key"] for row in whole.steps if row["type"] in PARTS}
     views: list[dict[str, Any]] = []
-    for row in rows:
+    for row in whole.steps:
         if row["type"] in PARTS:
             continue  # what it stands for is seen in the steps inside it
         view = _step_view(tx, row, attempts[row["id"]], calls)
         view["parent"] = parts.get(row["parent_key"], row["parent_key"])
         if row["type"] == "mcp_tool" and (row["input_json"] or row["input_digest"]):
             view["call"] = _call_view(tx, row)
-        views.append(view | _child_view(tx, children[row["id"]]) if row["id"] in children else view)
+        views.append(view | _child_view(tx, whole.children[row["id"]]) if row["id"] in whole.children else view)
     return views
 
 

@@ -16,7 +16,8 @@ from engine.states import ErrorClass
 from engine.store.database import Database, Row, Tx
 from engine.store.events import history_since
 from engine.store.runs import get_run
-from engine.store.steps import attempts_of_run, steps_of_run
+from engine.store.steps import steps_of_run
+from engine.store.whole_runs import whole_run
 from engine.store.workers import insert_worker
 from engine.submission import Submission, Submitted, submit
 from engine.views import run_view
@@ -87,7 +88,7 @@ class Hand:
         return row
 
     def attempts(self, run_id: str) -> list[Row]:
-        return self.do(lambda tx: attempts_of_run(tx, run_id))
+        return self.do(lambda tx: whole_run(tx, run_id).attempts)
 
     def events(self, run_id: str) -> list[Row]:
         return self.do(lambda tx: history_since(tx, run_id, 0, 100_000))

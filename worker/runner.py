@@ -89,7 +89,7 @@ class StepRunner:
         self._grace_is_over = False
         self.in_flight: dict[str, InFlight] = {}
         self._turns: deque[str] = deque()  # steps that get the next slots that become free (engine.fairness)
-        self.run_ended = asyncio.Event()  # set whenever a run ended here: its webhook is waiting
+        self.run_ended = asyncio.Event()  # set where a run's end is to be told: its webhook is waiting
 
     def answer(self, step_id: str) -> None:
         """A bell: called on Dramatiq's threads, blocks while the process is full."""
@@ -267,8 +267,9 @@ class StepRunner:
             done = await self._write_end(held, replace(ended, outcome=failed), go_on=False)
         log.info("step ended", action="complete", outcome=type(outcome).__name__.lower(), accepted=done.accepted)
         if done.run_ended:
-            self.run_ended.set()
             self._doorbell.ended(held.run["id"])
+            if held.run["webhook_url"] is not None:
+                self.run_ended.set()
         for ring in done.rings:
             self._doorbell.ring(ring.step_id, ring.priority)
         return done.following

@@ -77,7 +77,11 @@ class Rows:
 
 
 class Pipeline:
-    """One connection's, for as long as it lives. Used by one thread."""
+    """One connection's, for as long as it lives. Used by one thread.
+
+    `outdated`: the server has forgotten what was prepared here (a pooler between), or cannot use it any more (a column's type was
+    changed). A new connection knows better; what was asked has failed as a whole.
+    """
 
     def __init__(self, connection: "psycopg.Connection[Any]") -> None:
         self._wire = connection.pgconn
@@ -88,14 +92,11 @@ class Pipeline:
         self._ready.register(self._wire.socket, select.POLLIN)
         self._prepared: dict[str, _Prepared] = {}
         self._numbers = 0
+        self.outdated = False
         self._asked: list[str | None] = []  # answers under way, in order: None, or the text that is being prepared
 
     def ask(self, statements: Sequence[Bound]) -> list[Rows]:
-        """Their answers, in one round trip. Raises: what the first one that failed failed of; those behind it were not executed.
-
-        Raises: psycopg.OperationalError also where the server has forgotten, or cannot use any more, what was prepared here: a
-        new connection knows better.
-        """
+        """Their answers, in one round trip. Raises: what the first one that failed failed of; those behind it were not executed."""
         self._send(statements)
         self._wire.pipeline_sync()
         self._write_out()
@@ -171,8 +172,17 @@ class Pipeline:
             if sql is None and result.status != ExecStatus.PIPELINE_SYNC:
                 answers.append(result)
         if failed is not None:
-            raise _error(failed)
+            raise self._error(failed)
         return answers
+
+    def _error(self, result: PGresult) -> psycopg.Error:
+        error = error_from_result(result)
+        if not isinstance(error, InvalidSqlStatementName | FeatureNotSupported):
+            return error
+        self.outdated = True
+        lost = psycopg.OperationalError(f"statements have to be prepared anew: {error}")
+        lost.__cause__ = error
+        return lost
 
     def _next(self) -> PGresult:
         """Raises: psycopg.OperationalError where the connection is lost."""
@@ -200,12 +210,3 @@ def _written(value: Any) -> bytes | None:
     if isinstance(value, int | float | Decimal):
         return str(value).encode()
     raise TypeError(f"no column holds {type(value).__name__}")
-
-
-def _error(result: PGresult) -> psycopg.Error:
-    error = error_from_result(result)
-    if isinstance(error, InvalidSqlStatementName | FeatureNotSupported):  # "cached plan must not change result type"
-        lost = psycopg.OperationalError(f"statements have to be prepared anew: {error}")
-        lost.__cause__ = error
-        return lost
-    return error

@@ -37,7 +37,7 @@ class PostgresqlConnection:
     @property
     def nothing_done(self) -> bool:
         """See Connection."""
-        return self._nothing_done
+        return self._nothing_done or self._pipeline.outdated
 
     def begin(self, *, writes: bool) -> None:
         """A read-only transaction sees one moment of the database.
@@ -90,7 +90,7 @@ class PostgresqlConnection:
                 self._pipeline.ask([_ROLLBACK])
         except psycopg.Error:
             return False
-        return not self._raw.broken
+        return not (self._raw.broken or self._pipeline.outdated)
 
     def failed_outside(self, error: BaseException) -> bool:
         """See Connection."""

@@ -114,7 +114,7 @@ _COMMITTED = func.coalesce(
 ).label("picousd")  # fmt: skip
 _RUN_COMMITTED = Statement(select(_COMMITTED).where(_OF_FAMILY))
 _AGENT_COMMITTED = Statement(select(_COMMITTED).where(_OF_AGENT))
-_OF_RUN = Statement(select(requests).where(requests.c.run_id == bindparam("run")).order_by(requests.c.id))
+REQUESTS_OF_RUN = Statement(select(requests).where(requests.c.run_id == bindparam("run")).order_by(requests.c.id))
 _OF_REQUEST = Statement(select(requests).where(requests.c.request_id == bindparam("request")).order_by(requests.c.id))
 _OF_STARTED = Statement(
     select(requests)
@@ -222,11 +222,6 @@ def run_committed_picousd(tx: Tx, run_id: str) -> int:
     row = tx.one(_RUN_COMMITTED, {"run": run_id})
     assert row is not None
     return int(row["picousd"])
-
-
-def requests_of_run(tx: Tx, run_id: str) -> list[Row]:
-    """All calls of a run, in order."""
-    return tx.all(_OF_RUN, {"run": run_id})
 
 
 def requests_of_request(tx: Tx, request_id: str) -> list[Row]:

@@ -112,7 +112,7 @@ _UNANSWERED = Statement(
     .order_by(runs.c.id)
     .limit(bindparam("most"))
 )
-_CHILDREN = Statement(
+CHILDREN_OF_RUN = Statement(
     select(runs.c.id, runs.c.parent_step_id).where(runs.c.parent_run_id == bindparam("run")).order_by(runs.c.id)
 )
 _LIVE_CHILDREN = Statement(
@@ -240,7 +240,7 @@ def unanswered_runs(tx: Tx, most: int) -> list[Row]:
 
 def child_run_ids(tx: Tx, run_id: str) -> dict[str, str]:
     """The newest run that each `workflow` step of a run has started, by the step's row id."""
-    return {row["parent_step_id"]: row["id"] for row in tx.all(_CHILDREN, {"run": run_id})}
+    return {row["parent_step_id"]: row["id"] for row in tx.all(CHILDREN_OF_RUN, {"run": run_id})}
 
 
 def live_children(tx: Tx, run_id: str) -> list[str]:

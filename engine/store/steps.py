@@ -25,7 +25,7 @@ _LOCK_RUN_OF = Statement(
     select(runs).where(runs.c.id == _OF_READY.scalar_subquery(), runs.c.pruning_us.is_(None)).with_for_update()
 )
 _BY_KEY = Statement(select(steps).where(steps.c.run_id == bindparam("run"), steps.c.key == bindparam("key")))
-_OF_RUN = Statement(
+STEPS_OF_RUN = Statement(
     select(steps)
     .where(steps.c.run_id == bindparam("run"))
     .order_by(steps.c.started_us.is_(None), steps.c.started_us, steps.c.position, steps.c.key)
@@ -253,7 +253,7 @@ _END_ATTEMPT = Statement(
         finished_us=bindparam("now"),
     )
 )
-_ATTEMPTS_OF_RUN = Statement(
+ATTEMPTS_OF_RUN = Statement(
     select(attempts)
     .select_from(attempts.join(steps, and_(steps.c.id == attempts.c.step_id)))
     .where(steps.c.run_id == bindparam("run"))
@@ -286,6 +286,26 @@ def locked_to_claim(tx: Tx, step_id: str) -> tuple[Row | None, Row | None]:
     return _only(run), _only(step)
 
 
+def locked_steps(tx: Tx, wanted: Mapping[str, Sequence[str]]) -> list[tuple[Row, list[Row]]]:
+    """The rows of runs, by id, locked in the order of their ids, each with the rows of these steps of it (by id) as they are then.
+
+    One round trip. What is not there is left out.
+    """
+    order = sorted(wanted)
+    asked = [
+        each for run in order for each in ((LOCK_RUN, {"run": run}), *((_GET, {"step": step}) for step in wanted[run]))
+    ]
+    answers = iter(tx.together(*asked))
+    found = [(next(answers), [row for _ in wanted[run] for row in next(answers)]) for run in order]
+    return [(runs[0], rows) for runs, rows in found if runs]
+
+
+def steps_by_keys(tx: Tx, wanted: Sequence[tuple[str, str]]) -> list[Row]:
+    """The rows of steps, each by its run and its key, in one round trip; what is not there is left out."""
+    asked = [(_BY_KEY, {"run": run_id, "key": key}) for run_id, key in wanted]
+    return [row for rows in tx.together(*asked) for row in rows] if asked else []
+
+
 def _only(rows: list[Row]) -> Row | None:
     return rows[0] if rows else None
 
@@ -297,7 +317,7 @@ def step_by_key(tx: Tx, run_id: str, key: str) -> Row | None:
 
 def steps_of_run(tx: Tx, run_id: str) -> list[Row]:
     """All steps in the order they ran, those that have not started behind them."""
-    return tx.all(_OF_RUN, {"run": run_id})
+    return tx.all(STEPS_OF_RUN, {"run": run_id})
 
 
 def steps_in_status(tx: Tx, run_id: str, status: StepStatus) -> list[Row]:
@@ -456,8 +476,3 @@ def end_attempt(tx: Tx, step_id: str, number: int, status: AttemptStatus, now: i
     """A claim ends; error: error_class, error_message."""
     none = {"error_class": None, "error_message": None}
     tx.send(_END_ATTEMPT, {**none, **error, "step": step_id, "attempt": number, "status": status.value, "now": now})
-
-
-def attempts_of_run(tx: Tx, run_id: str) -> list[Row]:
-    """All attempts of a run's steps, in order per step."""
-    return tx.all(_ATTEMPTS_OF_RUN, {"run": run_id})

@@ -10,7 +10,7 @@ from engine import attempts
 from engine.attempts import Claimed, Ended
 from engine.ports import Failed, OverBudget, Skipped, Succeeded
 from engine.states import ErrorClass
-from engine.store.requests import requests_of_run
+from engine.store.whole_runs import whole_run
 
 RETRYING = """
 name: retrying
@@ -321,4 +321,4 @@ def test_a_call_of_a_superseded_attempt_is_not_opened(hand: Hand) -> None:
     hand.give_back(old)
     with pytest.raises(Exception, match="another worker holds this step now"):
         hand.open_call(old)
-    assert hand.do(lambda tx: requests_of_run(tx, run_id)) == []
+    assert hand.do(lambda tx: whole_run(tx, run_id).calls) == []

@@ -11,7 +11,8 @@ from engine.errors import BudgetExceeded
 from engine.ledger import CallScope
 from engine.ports import Failed, OverBudget, Succeeded
 from engine.states import ErrorClass
-from engine.store.requests import requests_of_run, run_committed_picousd, settle_request
+from engine.store.requests import run_committed_picousd, settle_request
+from engine.store.whole_runs import whole_run
 
 WIDE = "name: wide\nbudget_usd: 0.000000001\nsteps:\n" + "".join(
     f"  - {{id: s{number}, type: set, value: 1, needs: []}}\n" for number in range(4)
@@ -53,7 +54,7 @@ def test_calls_opened_at_once_never_reserve_more_than_the_budget(database_url: s
         assert len(answers) - len(refused) == 6
         assert {type(answer) for answer in refused} == {BudgetExceeded}
         assert one.do(lambda tx: run_committed_picousd(tx, run_id)) == 900
-        assert len(one.do(lambda tx: requests_of_run(tx, run_id))) == 6
+        assert len(one.do(lambda tx: whole_run(tx, run_id).calls)) == 6
         assert left(one, run_id) == 100
 
 
@@ -94,11 +95,11 @@ def test_a_settlement_that_comes_late_replaces_unknown_and_the_first_one_stands(
     hand.enter_worker("w1")
     call = hand.open_call(hand.claim(run_id, "s0", "w1"), 300)
     hand.bury("w1")
-    row = hand.do(lambda tx: requests_of_run(tx, run_id))[0]
+    row = hand.do(lambda tx: whole_run(tx, run_id).calls)[0]
     assert (row["status"], row["cost_source"], row["error_class"]) == ("unknown", "unknown", "worker_lost")
     settle(hand, call, 120)
     settle(hand, call, 999)
-    row = hand.do(lambda tx: requests_of_run(tx, run_id))[0]
+    row = hand.do(lambda tx: whole_run(tx, run_id).calls)[0]
     assert (row["status"], row["cost_picousd"], row["error"], row["total_tokens"]) == ("succeeded", 120, None, 15)
     assert left(hand, run_id) == 880
 

@@ -12,7 +12,7 @@ from engine import control, sweeper
 from engine.errors import Conflict, NotFound
 from engine.ports import Branched, Failed, Succeeded
 from engine.states import ErrorClass
-from engine.store.requests import requests_of_run
+from engine.store.whole_runs import whole_run
 
 WRONG = Failed(ErrorClass.INVALID_REQUEST, "wrong")
 BRANCHED = """
@@ -136,7 +136,7 @@ def test_a_retry_keeps_what_was_finished_and_pays_for_none_of_it_again(hand: Han
     hand.finish(run_id, "third", "whole")
     view = hand.view(run_id)
     assert (view["status"], view["output"], view["cost_usd"]) == ("succeeded", "whole", 40e-12)
-    assert len(hand.do(lambda tx: requests_of_run(tx, run_id))) == 1
+    assert len(hand.do(lambda tx: whole_run(tx, run_id).calls)) == 1
     assert [row["number"] for row in hand.attempts(run_id) if row["status"] == "succeeded"].count(2) == 1
     assert hand.run(run_id)["open_steps"] == 0
 

@@ -12,8 +12,8 @@ from engine import sweeper
 from engine.errors import Conflict
 from engine.ports import Failed, Succeeded
 from engine.states import ErrorClass
-from engine.store.requests import requests_of_run
 from engine.store.steps import steps_held_by
+from engine.store.whole_runs import whole_run
 from engine.store.workers import count_workers, renew_lease
 
 RETRYING = "name: retrying\nsteps:\n  - {id: only, type: set, value: 1, retry: {max_attempts: 3, initial: 1s, jitter: false}}\n"
@@ -87,7 +87,7 @@ def test_open_calls_of_the_dead_are_unknown_and_those_of_the_living_are_not(hand
     done, cut, other = hand.open_call(dead), hand.open_call(dead), hand.open_call(living)
     hand.complete(hand.claim(hand.start(ONE_STEP), "only"), Succeeded(1), settled(done, hand.now, 40))
     hand.bury("w1")
-    rows = {row["id"]: row for row in hand.do(lambda tx: requests_of_run(tx, run_id))}
+    rows = {row["id"]: row for row in hand.do(lambda tx: whole_run(tx, run_id).calls)}
     assert {call: rows[call]["status"] for call in (done, cut, other)} == {
         done: "succeeded",
         cut: "unknown",

@@ -84,6 +84,30 @@ def test_a_time_that_has_passed_is_not_waited_for(hand: Hand, until: str) -> Non
     assert play(hand, hand.start(NAP.replace("duration: 5s", f"until: '{until}'")))["status"] == "succeeded"
 
 
+def test_what_is_due_together_in_one_run_is_taken_as_the_first_of_it_left_it(hand: Hand) -> None:
+    both = "name: both\nsteps:\n" + "".join(
+        f"  - {{id: {key}, type: wait, signal: {key}, timeout: 5s, needs: []}}\n" for key in "ab"
+    )
+    run_id = hand.start(both + "on_failure:\n  - {id: mend, type: set, value: mended}\n")
+    play(hand, run_id)
+    run = play_on(hand, run_id, 5)  # the first one's failure cancels the second
+    assert run["status"] == "failed" and run["error"]["step"] == "a"
+    assert hand.statuses(run_id) == {"a": "failed", "b": "cancelled", "mend": "succeeded"}
+    assert hand.event_types(run_id).count("step.failed") == 1
+
+
+def test_many_sleeps_of_runs_that_go_on_differently_end_together(hand: Hand) -> None:
+    fan = "name: fan\nsteps:\n  - {id: nap, type: sleep, duration: 5s}\n" + "".join(
+        f"  - {{id: s{number}, type: set, value: {number}, needs: [nap]}}\n" for number in range(6)
+    )
+    last = "name: last\nsteps:\n  - {id: nap, type: sleep, duration: 5s}\n"
+    runs = [hand.start(source) for source in (NAP, fan, last, NAP)]
+    for run_id in runs:
+        play(hand, run_id)
+    outputs = [run["output"] for run in [play_on(hand, runs[0], 5), *(play(hand, each) for each in runs[1:])]]
+    assert outputs == ["done", 5, None, "done"]
+
+
 def test_a_sleep_can_be_cancelled_and_retried_runs_sleep_again(hand: Hand) -> None:
     run_id = hand.start(NAP)
     play(hand, run_id)

@@ -27,12 +27,13 @@ from engine.signals import send
 from engine.store.database import Row, Tx
 from engine.store.deliveries import deliveries_of_run, record_try, settle_delivery
 from engine.store.payloads import pack
-from engine.store.requests import open_request, requests_of_run, settle_request
+from engine.store.requests import open_request, settle_request
 from engine.store.retention import digest_columns
 from engine.store.runs import get_run, list_runs
 from engine.store.statements import Statement
 from engine.store.tables import metadata, payloads, runs
 from engine.store.turns import take_turn, turn_is_due
+from engine.store.whole_runs import whole_run
 from engine.views import deliveries_view, run_view, steps_view
 from engine.workflows import put
 
@@ -390,7 +391,7 @@ def test_ledger_rows_go_by_their_own_days_and_stay_with_a_run_that_is_kept(small
     assert [row["status"] for row in small.rows("requests")] == ["succeeded", "started"]
     assert small.view(kept)["cost_usd"] == 40e-12
     assert small.prune(runs_days=90, requests_days=90)["requests"] == 1
-    assert small.do(lambda tx: requests_of_run(tx, kept)) == []
+    assert small.do(lambda tx: whole_run(tx, kept).calls) == []
 
 
 def test_no_budget_changes(database_url: str) -> None:

@@ -29,9 +29,10 @@ class Bells:
 
     def __init__(self) -> None:
         self.rung: list[str] = []
+        self.told: list[str] = []
 
     def ended(self, run_id: str) -> None:
-        """Nobody waits."""
+        self.told.append(run_id)
 
     def ring(self, step_id: str, priority: str) -> None:
         self.rung.append(step_id)
@@ -51,10 +52,10 @@ def hand(database_url: str) -> Iterator[Hand]:
         yield hand
 
 
-def go(hand: Hand, submitted: Submitted, action: Callable[[Job], Awaitable[Outcome]]) -> tuple[StepRunner, list[str]]:
-    """Let a worker loose on a run's first step until it has nothing more to do; the worker, and the steps that it rang."""
+def go(hand: Hand, submitted: Submitted, action: Callable[[Job], Awaitable[Outcome]]) -> tuple[StepRunner, Bells]:
+    """Let a worker loose on a run's first step until it has nothing more to do; the worker, and what it rang and told."""
 
-    async def run() -> tuple[StepRunner, list[str]]:
+    async def run() -> tuple[StepRunner, Bells]:
         bells = Bells()
         limits = StepLimits("w1", 1)
         runner = StepRunner(hand.database, hand.catalogue, bells, {"set": At(action)}, limits)
@@ -62,7 +63,7 @@ def go(hand: Hand, submitted: Submitted, action: Callable[[Job], Awaitable[Outco
         async with asyncio.timeout(10):
             while runner._tasks:
                 await asyncio.wait(runner._tasks)
-        return runner, bells.rung
+        return runner, bells
 
     return asyncio.run(run())
 
@@ -73,10 +74,12 @@ async def answer(job: Job) -> Outcome:
 
 def test_a_run_goes_straight_on_with_its_next_step_and_tells_when_it_ends(hand: Hand) -> None:
     submitted = hand.submit(CHAIN)
-    runner, rung = go(hand, submitted, answer)
-    assert rung == []
-    assert runner.run_ended.is_set()
+    runner, bells = go(hand, submitted, answer)
+    assert bells.rung == []
+    assert bells.told == [submitted.run["id"]]
+    assert not runner.run_ended.is_set()  # nobody is to be sent a webhook
     assert hand.view(submitted.run["id"])["output"] == "third"
+    assert go(hand, hand.submit(CHAIN, webhook_url="http://example.com/"), answer)[0].run_ended.is_set()
 
 
 def test_several_next_steps_are_rung_for_others(hand: Hand) -> None:
@@ -84,9 +87,9 @@ def test_several_next_steps_are_rung_for_others(hand: Hand) -> None:
         f"  - {{id: {key}, type: set, value: 1, needs: [a]}}\n" for key in "bc"
     )
     submitted = hand.submit(source)
-    _, rung = go(hand, submitted, answer)
+    _, bells = go(hand, submitted, answer)
     rows = hand.steps(submitted.run["id"])
-    assert sorted(rung) == sorted([rows["b"]["id"], rows["c"]["id"]])
+    assert sorted(bells.rung) == sorted([rows["b"]["id"], rows["c"]["id"]])
 
 
 def test_a_next_step_that_cannot_be_claimed_takes_no_result_along(hand: Hand) -> None:
@@ -97,7 +100,7 @@ def test_a_next_step_that_cannot_be_claimed_takes_no_result_along(hand: Hand) ->
         return Succeeded(2)
 
     submitted = hand.submit(THIRD_READS_FIRST)
-    _, rung = go(hand, submitted, forgetful)
+    _, bells = go(hand, submitted, forgetful)
     run_id = submitted.run["id"]
     assert hand.statuses(run_id) == {"first": "succeeded", "second": "succeeded", "third": "ready"}
-    assert rung == [hand.step(run_id, "third")["id"]]
+    assert bells.rung == [hand.step(run_id, "third")["id"]]

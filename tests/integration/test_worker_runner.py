@@ -14,8 +14,8 @@ from engine.errors import BudgetExceeded, RetryableError, UserError
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
 from engine.store.database import Row, Tx
-from engine.store.requests import requests_of_run
 from engine.store.runs import list_runs
+from engine.store.whole_runs import whole_run
 from worker.holdings import Holdings
 from worker.housekeeping import Sweeper
 from worker.neighbours import Neighbours
@@ -207,7 +207,7 @@ def test_a_step_that_was_taken_over_stops_and_what_it_spent_is_booked(hand: Hand
         assert bells.rung == []
 
     asyncio.run(run())
-    [row] = hand.do(lambda tx: requests_of_run(tx, run_id))
+    [row] = hand.do(lambda tx: whole_run(tx, run_id).calls)
     assert (row["id"], row["cost_picousd"]) == (spent[0], 40)
     assert hand.step(run_id, "only")["worker_id"] == "w2"
 
@@ -281,7 +281,7 @@ def test_a_settlement_that_comes_behind_the_end_is_booked_too(hand: Hand) -> Non
         await late[0]
 
     asyncio.run(run())
-    [row] = hand.do(lambda tx: requests_of_run(tx, submitted.run["id"]))
+    [row] = hand.do(lambda tx: whole_run(tx, submitted.run["id"]).calls)
     assert (row["status"], row["cost_picousd"]) == ("succeeded", 40)
 
 
