@@ -16,7 +16,8 @@ INLINE_LIMIT = 4096  # characters; beyond it a hot row would grow over its page
 VALUE_LIMIT = 16 * 1_048_576  # bytes of JSON; the same for every process, so that none refuses what another took
 
 _COLUMNS = ("digest", "body", "size_bytes", "created_us")
-# A value that is there already is locked until the row that names it is stored: retention passes it over.
+# A value that is there already is locked until the row that names it is committed: retention passes it over. Each transaction locks
+# them last and in the order of their digests: two that store the same values in another order do not wait for each other.
 _STORED_NOW = postgresql.insert(payloads)
 _AGAIN = _STORED_NOW.on_conflict_do_update(
     index_elements=[payloads.c.digest], set_={"created_us": _STORED_NOW.excluded.created_us}
@@ -26,6 +27,20 @@ _INSERT = {
     "postgresql": Statement(_AGAIN, columns=_COLUMNS),
 }
 _SELECT = Statement(select(payloads.c.body).where(payloads.c.digest == bindparam("digest")))
+
+
+class _NewPayloads:
+    """What a transaction stores, by digest; one for a transaction."""
+
+    def __init__(self, tx: Tx) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+        self._tx = tx
+        tx.at_end(self.write)
+
+    def write(self) -> None:
+        """Behind everything else, in the order of the digests."""
+        for digest in sorted(self.rows):
+            self._tx.send(_INSERT[self._tx.dialect], self.rows.pop(digest))
 
 
 def pack(tx: Tx, value: Any, now: int, name: str = "the result") -> tuple[str | None, str | None]:
@@ -41,10 +56,8 @@ def pack(tx: Tx, value: Any, now: int, name: str = "the result") -> tuple[str | 
         size, most = len(body) / 1_048_576, VALUE_LIMIT // 1_048_576
         raise TooLarge("value_too_large", f"{name} has {size:.1f} MiB, a value may have at most {most}", param=name)
     digest = hashlib.sha256(body).hexdigest()
-    tx.send(
-        _INSERT[tx.dialect],
-        {"digest": digest, "body": text, "size_bytes": len(body), "created_us": now},
-    )
+    row = {"digest": digest, "body": text, "size_bytes": len(body), "created_us": now}
+    tx.kept(_NewPayloads).rows.setdefault(digest, row)
     return None, digest
 
 
@@ -54,6 +67,6 @@ def unpack(tx: Tx, text: str | None, digest: str | None) -> Any:
         return loads(text)
     if digest is None:
         return None
-    row = tx.one(_SELECT, {"digest": digest})
+    row = tx.kept(_NewPayloads).rows.get(digest) or tx.one(_SELECT, {"digest": digest})
     assert row is not None, "a payload outlives the rows that name it"
     return loads(row["body"])

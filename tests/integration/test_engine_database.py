@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
-from engine_hand import ONE_STEP, Hand, opened
+from engine_hand import ONE_STEP, Hand, at_once, opened
 from services import PostgresServer
 from sqlalchemy import bindparam, func, insert, select
 
@@ -208,3 +210,26 @@ def test_a_postgresql_that_restarts_between_two_writes_is_hardly_noticed(own_pos
     asyncio.run(write_many("b"))
     assert asyncio.run(database.read(lambda tx: tx.one(COUNT))) == {"number": 80}
     database.close()
+
+
+def test_transactions_that_store_the_same_values_in_another_order_do_not_wait_for_each_other(postgres_url: str) -> None:
+    """A foreach of large items does it, beside one of the same items the other way round."""
+    values = ["a" * 5000, "b" * 5000]
+    half_way = threading.Barrier(2)
+
+    def store(order: list[str]) -> list[str | None]:
+        def work(tx: Tx) -> list[str | None]:
+            first = pack(tx, order[0], 1)
+            tx.one(COUNT)
+            half_way.wait(20)
+            second = pack(tx, order[1], 1)
+            assert [unpack(tx, *first), unpack(tx, *second)] == order
+            return [first[1], second[1]]
+
+        with opened(postgres_url) as process:
+            return process.do(work)
+
+    one, other = at_once(partial(store, values), partial(store, values[::-1]))
+    assert one == other[::-1]
+    with opened(postgres_url) as process:
+        assert [process.do(lambda tx, digest=digest: unpack(tx, None, digest)) for digest in one] == values

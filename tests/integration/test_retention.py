@@ -13,7 +13,7 @@ import pytest
 from budget_hand import Till
 from engine_hand import SECOND, Hand, at_once, opened, settled
 from engine_play import answer_all, play
-from sqlalchemy import MetaData, bindparam, text
+from sqlalchemy import MetaData, bindparam, select, text
 
 from engine import retention
 from engine.errors import Conflict, NotFound
@@ -31,7 +31,7 @@ from engine.store.requests import open_request, settle_request
 from engine.store.retention import digest_columns
 from engine.store.runs import get_run, list_runs
 from engine.store.statements import Statement
-from engine.store.tables import metadata, payloads, runs
+from engine.store.tables import cached_results, metadata, payloads, runs
 from engine.store.turns import take_turn, turn_is_due
 from engine.store.whole_runs import whole_run
 from engine.views import deliveries_view, run_view, steps_view
@@ -302,7 +302,17 @@ def test_a_value_that_is_being_stored_again_is_passed_over(postgres_url: str) ->
         def stores(tx: Tx) -> None:
             remember(tx, "call", Succeeded(LARGE[0]), 60, one.now)
 
-        with half_way(one, stores) as go_on:
+        def stores_by_now(tx: Tx) -> None:
+            stores(tx)
+            tx.finish()
+            tx.one(Statement(select(payloads.c.digest)))
+
+        with half_way(one, stores) as go_on:  # not sent yet: it goes, and comes back with the commit
+            assert two.database.write_now(lambda tx: retention.prune_payloads(tx, [digest])) == 1
+            go_on()
+        assert two.do(lambda tx: recall(tx, "call", two.now)) == Succeeded(LARGE[0])
+        two.do(lambda tx: tx.run(Statement(cached_results.delete())))
+        with half_way(one, stores_by_now) as go_on:
             assert two.database.write_now(lambda tx: retention.prune_payloads(tx, [digest])) == 0
             go_on()
         assert two.do(lambda tx: recall(tx, "call", two.now)) == Succeeded(LARGE[0])
