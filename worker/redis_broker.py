@@ -38,7 +38,7 @@ class BellBroker(RedisBroker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
         """Messages of that queue; while Redis is away there are none."""
-        return _PatientConsumer(super().consume(queue_name, prefetch, timeout), self._outage)
+        return _PatientConsumer(super().consume(queue_name, prefetch, timeout), self._outage, prefetch, timeout / 1000)
 
     def enqueue(self, message: "Message[None]", *, delay: int | None = None) -> "Message[None]":
         """Raises: RetryableError where Redis does not take it."""
@@ -86,13 +86,25 @@ class _PatientConsumer(Consumer):
     """A consumer that waits for Redis by itself: Dramatiq would log several lines a second, at its highest level.
 
     What could not be acknowledged is delivered again, which changes nothing: a claim finds the step taken.
+    While as many are held as may be, it waits for the end of one, where Dramatiq would sleep for up to `timeout_s`, in which less urgent
+    ones have their turn.
     """
 
-    def __init__(self, inner: Consumer, outage: _Outage) -> None:
+    def __init__(self, inner: Consumer, outage: _Outage, most: int, timeout_s: float) -> None:
         self._inner = inner
         self._outage = outage
+        self._room = threading.Semaphore(most)
+        self._timeout_s = timeout_s
 
     def __next__(self) -> MessageProxy | None:
+        if not self._room.acquire(timeout=self._timeout_s):
+            return None
+        message = self._fetched()
+        if message is None:
+            self._room.release()
+        return message
+
+    def _fetched(self) -> MessageProxy | None:
         asked = time.monotonic()
         try:
             message = next(self._inner)
@@ -105,11 +117,11 @@ class _PatientConsumer(Consumer):
 
     def ack(self, message: MessageProxy) -> None:
         """Lost while Redis is away."""
-        self._tell(self._inner.ack, message)
+        self._end(self._inner.ack, message)
 
     def nack(self, message: MessageProxy) -> None:
         """The same."""
-        self._tell(self._inner.nack, message)
+        self._end(self._inner.nack, message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
         """The same."""
@@ -118,6 +130,12 @@ class _PatientConsumer(Consumer):
     def close(self) -> None:
         """See Consumer."""
         self._inner.close()
+
+    def _end(self, how: Callable[[MessageProxy], None], message: MessageProxy) -> None:
+        try:
+            self._tell(how, message)
+        finally:
+            self._room.release()
 
     def _tell(self, what: Callable[[T], None], about: T) -> None:
         asked = time.monotonic()

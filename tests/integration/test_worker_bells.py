@@ -158,7 +158,7 @@ def test_redis_bells_reach_another_process_whatever_their_priority(redis_url: st
 @pytest.mark.parametrize("kind", ["local", "redis"])
 def test_bells_are_answered_by_priority_whatever_was_rung_before(kind: str, folder: Path, redis_url: str) -> None:
     """A process that is full while a flood is rung: but for what its threads hold already, order is kept. From Redis it has fetched only
-    some of each class: of such short steps a few less urgent ones come through while it fetches on.
+    some of each class: of such short steps single less urgent ones may come through while it fetches on.
     """
     broker = local_broker(folder, listen=True) if kind == "local" else redis_broker(redis_url)
     gate, answered = threading.Event(), list[str]()
@@ -186,7 +186,7 @@ def test_bells_are_answered_by_priority_whatever_was_rung_before(kind: str, fold
         worker.stop(2000)
         broker.close()
     assert "high" not in answered[5 + 4 :]
-    assert answered[:150].count("low") <= (4 if kind == "local" else 60)
+    assert answered[:150].count("low") <= (4 if kind == "local" else 20)
 
 
 def test_without_redis_ringing_neither_blocks_nor_raises_and_it_works_again_afterwards(
