@@ -92,6 +92,7 @@ class RunWriter:
         self.at_hand: dict[str, Row] = {}  # rows by key, read under the lock, of what this transition may unlock
         self._unlocked: list[Row] = []  # ready as soon as it is written
         self.last_end: tuple[str, Kept] | None = None  # the row that ended last, and its result
+        self.stored = run["open_steps"], run["event_seq"]  # as the run's row has them
         self._begins = False
         self._end: Row | None = None
         self.open_count: int = run["open_steps"]
@@ -285,10 +286,11 @@ class RunWriter:
             end_run(self.tx, run_id, self._end, *counters)
         elif self._begins:
             begin_run(self.tx, run_id, self.now, *counters)
-        else:
-            advance_run(self.tx, run_id, *counters)
-        if self._quieter and not (self.rings or self.ended) and self.run["status"] == RunStatus.RUNNING.value:
-            self.settle_status()
+        elif counters != self.stored or self._may_rest():
+            advance_run(self.tx, run_id, *counters, may_rest=self._may_rest())
+
+    def _may_rest(self) -> bool:
+        return self._quieter and not self.rings and self.run["status"] == RunStatus.RUNNING.value
 
     def settle_status(self) -> None:
         """Waiting where no step is held or to be taken."""

@@ -120,8 +120,9 @@ def submit(tx: Tx, catalogue: Catalogue, asked: Submission, now: int) -> Submitt
     version_id = asked.version["id"] if asked.version else _store_inline(tx, asked.definition, now)
     graph = catalogue.loaded(tx, version_id) if asked.version else Graph(asked.definition)
     run = _run_row(tx, asked, value, version_id, now)
-    insert_run(tx, run, asked.tags)
     transition = Transition(tx, run, graph, now)
+    transition.stored = len(graph.definition.steps), 1  # as they will be, which saves to write them once more
+    insert_run(tx, run | dict(zip(("open_steps", "event_seq"), transition.stored, strict=True)), asked.tags)
     transition.history.add(EventType.RUN_SUBMITTED, data=_told(asked.firing))
     transition.begin()
     transition.close()

@@ -3,26 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select
+from sqlalchemy import bindparam, select
 
 from engine.states import EventType
 from engine.store.database import Row, Tx
 from engine.store.json_text import dumps, loads
-from engine.store.statements import Statement
+from engine.store.statements import ManyRows, Statement
 from engine.store.tables import events
 
-_COLUMNS = ("run_id", "seq", "type", "step_key", "attempt", "at_us", "data_json")
-_AT_ONCE = 4  # rows of one statement, as many as most transitions add
-
-
-def _append(rows: int) -> Statement:
-    values: list[dict[str, Any]] = [
-        {column: bindparam(f"{column}_{row}") for column in _COLUMNS} for row in range(rows)
-    ]
-    return Statement(insert(events).values(values))
-
-
-_APPEND = [_append(rows) for rows in range(1, _AT_ONCE + 1)]
+_APPEND = ManyRows(events, ("run_id", "seq", "type", "step_key", "attempt", "at_us", "data_json"))
 _SINCE = Statement(
     select(events)
     .where(events.c.run_id == bindparam("run"), events.c.seq > bindparam("after"))
@@ -70,10 +59,7 @@ class History:
 
     def write(self, tx: Tx) -> None:
         """Store what was collected."""
-        for start in range(0, len(self._rows), _AT_ONCE):
-            some = self._rows[start : start + _AT_ONCE]
-            values = {f"{column}_{number}": row[column] for number, row in enumerate(some) for column in _COLUMNS}
-            tx.send(_APPEND[len(some) - 1], values)
+        tx.insert(_APPEND, self._rows)
 
 
 def history_since(tx: Tx, run_id: str, after: int, most: int) -> list[Row]:

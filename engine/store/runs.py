@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, insert, not_, or_, select, text, update
+from sqlalchemy import ColumnElement, bindparam, case, exists, func, insert, not_, or_, select, text, update
 
 from engine.states import RUN_ENDED, RunStatus, StepStatus
 from engine.store.database import Row, Tx
@@ -47,11 +47,21 @@ _SET_STATUS = Statement(
 _ADVANCE = Statement(
     update(runs).where(runs.c.id == bindparam("run")).values(open_steps=bindparam("open"), event_seq=bindparam("seq"))
 )
+_ACTIVE = exists().where(steps.c.run_id == bindparam("run"), text(ACTIVE))
+_ADVANCE_AND_REST = Statement(
+    update(runs)
+    .where(runs.c.id == bindparam("run"))
+    .values(
+        status=case((_ACTIVE, runs.c.status), else_=RunStatus.WAITING.value),
+        open_steps=bindparam("open"),
+        event_seq=bindparam("seq"),
+    )
+)
 _REST = Statement(
     update(runs)
     .where(
         runs.c.id == bindparam("run"),
-        not_(exists().where(steps.c.run_id == bindparam("run"), text(ACTIVE))),
+        not_(_ACTIVE),
     )
     .values(status=RunStatus.WAITING.value, pause_reason=None)
 )
@@ -203,9 +213,11 @@ def set_run_status(tx: Tx, run_id: str, status: RunStatus, reason: str | None = 
     tx.send(_SET_STATUS, {"run": run_id, "status": status.value, "reason": reason})
 
 
-def advance_run(tx: Tx, run_id: str, open_steps: int, event_seq: int) -> None:
-    """Keep how many steps are open and the number of the newest event."""
-    tx.send(_ADVANCE, {"run": run_id, "open": open_steps, "seq": event_seq})
+def advance_run(tx: Tx, run_id: str, open_steps: int, event_seq: int, *, may_rest: bool = False) -> None:
+    """Keep how many steps are open and the number of the newest event. A run that is under way and `may_rest` is waiting where no
+    worker holds or may take a step of it.
+    """
+    tx.send(_ADVANCE_AND_REST if may_rest else _ADVANCE, {"run": run_id, "open": open_steps, "seq": event_seq})
 
 
 def end_run(tx: Tx, run_id: str, values: Mapping[str, Any], open_steps: int, event_seq: int) -> None:

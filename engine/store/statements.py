@@ -4,11 +4,13 @@ Compiling and binding through SQLAlchemy costs several times what the statement 
 (docs/architecture.md, "Ready SQL"), so the hot path pays it once per process.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import ClauseElement, Column, ColumnElement, or_
+from sqlalchemy import ClauseElement, Column, ColumnElement, Table, bindparam, insert, or_
+
+_AT_ONCE = 5  # rows of one INSERT
 
 Bound = tuple[str, Mapping[str, Any]]
 """A statement's text and its parameters, ready for a driver."""
@@ -50,6 +52,27 @@ class Statement:
         if self._names is None:
             self._names = tuple(column[0] for column in cursor.description)
         return self._names
+
+
+class ManyRows:
+    """An INSERT of any number of rows, a few to a statement: what a statement costs by itself is paid for all of them once."""
+
+    def __init__(self, table: Table, columns: Sequence[str]) -> None:
+        self._columns = tuple(columns)
+        self._inserts = [self._of(table, rows) for rows in range(1, _AT_ONCE + 1)]
+
+    def _of(self, table: Table, rows: int) -> Statement:
+        values: list[dict[str, Any]] = [
+            {column: bindparam(f"{column}_{row}") for column in self._columns} for row in range(rows)
+        ]
+        return Statement(insert(table).values(values))
+
+    def statements(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Statement, Mapping[str, Any]]]:
+        """To be executed, in the order of the rows."""
+        for start in range(0, len(rows), _AT_ONCE):
+            some = rows[start : start + _AT_ONCE]
+            values = {f"{column}_{number}": row[column] for number, row in enumerate(some) for column in self._columns}
+            yield self._inserts[len(some) - 1], values
 
 
 def one_of(column: Column[Any], values: Iterable[str]) -> ColumnElement[bool]:

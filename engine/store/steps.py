@@ -10,7 +10,7 @@ from engine.states import AttemptStatus, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.partial_index import SUSPECT, SUSPECT_LOSSES
 from engine.store.runs import LOCK_RUN
-from engine.store.statements import Statement, one_of
+from engine.store.statements import ManyRows, Statement, one_of
 from engine.store.tables import attempts, runs, steps
 
 _OPEN = [s.value for s in (StepStatus.PENDING, StepStatus.READY, StepStatus.RUNNING, StepStatus.WAITING)]
@@ -18,7 +18,7 @@ NEVER_US = 2**63 - 1
 _CLAIMABLE_RUNS = ["queued", "running", "waiting"]
 
 STEP_COLUMNS = tuple(column.name for column in steps.c)
-_INSERT = Statement(insert(steps), columns=STEP_COLUMNS)
+_INSERT = ManyRows(steps, STEP_COLUMNS)
 _GET = Statement(select(steps).where(steps.c.id == bindparam("step")))
 _OF_READY = select(steps.c.run_id).where(steps.c.id == bindparam("step"), steps.c.status == StepStatus.READY.value)
 _LOCK_RUN_OF = Statement(
@@ -263,7 +263,7 @@ ATTEMPTS_OF_RUN = Statement(
 
 def insert_steps(tx: Tx, rows: Sequence[Mapping[str, Any]]) -> None:
     """Store new steps."""
-    tx.many(_INSERT, rows)
+    tx.insert(_INSERT, rows)
 
 
 def get_step(tx: Tx, step_id: str) -> Row | None:

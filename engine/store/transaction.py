@@ -1,10 +1,10 @@
 """One transaction on a driver's connection, as the functions get it that `engine.store.database` runs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from engine.store.connections import Connection
-from engine.store.statements import Bound, Statement
+from engine.store.statements import Bound, ManyRows, Statement
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -65,6 +65,11 @@ class Tx:
         """Send once per row."""
         for row in rows:
             self.send(statement, row)
+
+    def insert(self, table: ManyRows, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Send rows, a few at once."""
+        for statement, values in table.statements(rows):
+            self.send(statement, values)
 
     def _execute(self, statement: Statement, parameters: Mapping[str, Any] | None) -> Any:
         return self._connection.execute(*self._bound(statement, parameters))
