@@ -15,12 +15,12 @@ from engine.store.ready_steps import urgent_steps
 from engine.store.requests import abandon_requests
 from engine.store.runs import lock_run, runs_past_deadline, set_run_status
 from engine.store.steps import (
-    any_step_due,
     due_steps,
     end_attempt,
     get_step,
     locked_step,
     locked_steps,
+    next_due_us,
     put_back_step,
     steps_by_keys,
     steps_held_by,
@@ -39,12 +39,13 @@ UNCLAIMED_AFTER_US = 1_000_000  # a bell takes milliseconds; behind this one it 
 class Swept:
     """What one sweep found: bells to ring, how many steps were taken back, whether a process was declared dead.
 
-    `more`: there was more than one transaction takes. `run_ended`: a run came to its end.
+    `woken`: how many steps' time had come. `more`: there was more than one transaction takes. `run_ended`: a run came to its end.
     """
 
     rings: tuple[Ring, ...]
     reclaimed: int = 0
     buried: bool = False
+    woken: int = 0
     more: bool = False
     run_ended: bool = False
 
@@ -96,7 +97,7 @@ def take_back(tx: Tx, catalogue: Catalogue, worker_id: str, forgotten: Sequence[
 
 def anything_due(tx: Tx, now: int) -> bool:
     """Whether `wake_due` or `expire_runs` would find something."""
-    return any_step_due(tx, now) or bool(runs_past_deadline(tx, now, 1))
+    return next_due_us(tx) <= now or bool(runs_past_deadline(tx, now, 1))
 
 
 def wake_due(tx: Tx, catalogue: Catalogue, now: int) -> Swept:
@@ -117,7 +118,7 @@ def wake_due(tx: Tx, catalogue: Catalogue, now: int) -> Swept:
         transition.close()
         rings += transition.all_rings()
         ended = ended or transition.ended
-    return Swept(tuple(rings), more=len(found) == BATCH, run_ended=ended)
+    return Swept(tuple(rings), woken=len(found), more=len(found) == BATCH, run_ended=ended)
 
 
 def _at_work(

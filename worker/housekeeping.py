@@ -5,8 +5,10 @@ The lease is renewed on a thread and a connection of its own, so that neither a 
 
 import asyncio
 import os
+import random
 import threading
 from collections.abc import Callable
+from time import monotonic
 
 import structlog
 
@@ -19,6 +21,7 @@ from engine.firing import due_now, fire
 from engine.places import fill, lines_to_fill
 from engine.ports import Doorbell
 from engine.store.database import Database, Tx
+from engine.store.steps import next_due_us
 from engine.store.workers import insert_worker, lock_worker, renew_lease
 from engine.sweeper import Swept, anything_due, bury, expire_runs, overlooked, suspects, wake_due
 from worker.liveness import host_name
@@ -30,6 +33,7 @@ log = structlog.get_logger(__name__)
 LEASE_S = 8.0
 RENEW_EVERY_S = 1.0
 SWEEP_EVERY_S = 0.25
+TICK_S = 0.02  # timers that run out between two sweeps are looked for no more often
 
 
 def register(database: Database, worker_id: str, kind: str) -> None:
@@ -115,6 +119,8 @@ class Sweeper:
         while True:
             try:
                 await self.sweep()
+                await self._rest(monotonic() + SWEEP_EVERY_S)
+                continue
             except RetryableError as error:
                 log.warning("sweep failed", action="sweep", error=error.message)
             except Exception:
@@ -157,13 +163,27 @@ class Sweeper:
         )
         self._runner.owe(self._turns.step_ids)
 
-    async def _wake(self) -> None:
-        """Everything whose time has come, transaction by transaction."""
-        more = True
+    async def _rest(self, until: float) -> None:
+        """Until the next sweep, but wake what is due before; steps that begin to wait meanwhile, and for less, are that one's.
+
+        Processes look at different moments: what one has woken the others do not find.
+        """
+        woken = True  # else something is due that is not to be woken: the sweep tries again
+        while woken and (left_s := until - monotonic()) > 0:
+            due_s = (await self._database.read(next_due_us) - now_us()) / 1_000_000
+            if due_s <= 0:
+                woken = await self._wake() > 0
+            await asyncio.sleep(min(left_s, max(due_s, TICK_S) + TICK_S * random.random()))
+        await asyncio.sleep(max(0.0, until - monotonic()))
+
+    async def _wake(self) -> int:
+        """Everything whose time has come, transaction by transaction; how many steps it was."""
+        woken, more = 0, True
         while more:
             found = await self._database.write(lambda tx: wake_due(tx, self._catalogue, now_us()))
             self._ring(found)
-            more = found.more
+            woken, more = woken + found.woken, found.more
+        return woken
 
     async def _fire(self) -> None:
         """Start the runs that schedules are due for; of one that was asleep for long, slice by slice."""

@@ -200,9 +200,7 @@ _RELEASE = Statement(
     .values(status=StepStatus.READY.value, due_us=bindparam("now"))
     .returning(steps.c.id, steps.c.priority)
 )
-_DUE = Statement(
-    select(steps.c.id).where(steps.c.status == StepStatus.WAITING.value, steps.c.due_us <= bindparam("now")).limit(1)
-)
+_NEXT_DUE = Statement(select(func.min(steps.c.due_us).label("due")).where(steps.c.status == StepStatus.WAITING.value))
 _DUE_STEPS = Statement(
     select(steps.c.id, steps.c.run_id)
     .where(steps.c.status == StepStatus.WAITING.value, steps.c.due_us <= bindparam("now"))
@@ -432,9 +430,10 @@ def release_steps(tx: Tx, run_id: str, now: int) -> list[Row]:
     return tx.all(_RELEASE, {"run": run_id, "now": now})
 
 
-def any_step_due(tx: Tx, now: int) -> bool:
-    """Whether there is a waiting step whose time has come."""
-    return tx.one(_DUE, {"now": now}) is not None
+def next_due_us(tx: Tx) -> int:
+    """When the time of a waiting step comes next, or came; NEVER_US where none waits for a time."""
+    row = tx.one(_NEXT_DUE)
+    return NEVER_US if row is None or row["due"] is None else row["due"]
 
 
 def due_steps(tx: Tx, now: int, most: int) -> list[Row]:
