@@ -8,7 +8,7 @@ from engine.errors import UserError
 from engine.loader import load
 from engine.plan import Graph
 from engine.store.database import Row, Tx
-from engine.store.definitions import get_version, newest_version
+from engine.store.definitions import get_version, newest_version_for_all
 
 _KEPT = 256
 
@@ -62,7 +62,7 @@ class Catalogue:
 
 def is_newest(tx: Tx, version: Row) -> bool:
     """Whether a version is still the newest one of its name."""
-    newest = newest_version(tx, version["name"])
+    newest = newest_version_for_all(tx, version["name"])
     return newest is not None and newest["id"] == version["id"]
 
 

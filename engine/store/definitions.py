@@ -60,6 +60,20 @@ _HIGHEST = Statement(
 _INSERT_VERSION = Statement(insert(workflow_versions), columns=tuple(column.name for column in workflow_versions.c))
 
 
+class _NewestVersions:
+    """As a transaction has found them."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self._found: dict[str, Row | None] = {}
+
+    def of(self, name: str) -> Row | None:
+        """`newest_version`, asked once."""
+        if name not in self._found:
+            self._found[name] = newest_version(self._tx, name)
+        return self._found[name]
+
+
 def get_workflow(tx: Tx, name: str) -> Row | None:
     """The newest text of a name, with version, digest and origin."""
     return tx.one(_BY_NAME, {"name": name})
@@ -68,6 +82,11 @@ def get_workflow(tx: Tx, name: str) -> Row | None:
 def newest_version(tx: Tx, name: str) -> Row | None:
     """id, version and name of the newest version of a name, without its text."""
     return tx.one(_NEWEST, {"name": name})
+
+
+def newest_version_for_all(tx: Tx, name: str) -> Row | None:
+    """The same, asked once for all who share the commit: they were all there before it began, and are answered when it has ended."""
+    return tx.kept(_NewestVersions).of(name)
 
 
 def list_workflows(tx: Tx) -> list[Row]:
