@@ -11,11 +11,12 @@ from engine_hand import ONE_STEP, Hand, intent_of, opened, settled
 
 from engine.clock import now_us
 from engine.errors import BudgetExceeded, RetryableError, UserError
-from engine.ports import Failed, Job, Outcome, Succeeded
+from engine.ports import Failed, Job, Outcome, Sleeping, Succeeded
 from engine.states import ErrorClass
 from engine.store.database import Row, Tx
 from engine.store.runs import list_runs
 from engine.store.whole_runs import whole_run
+from worker import housekeeping
 from worker.holdings import Holdings
 from worker.housekeeping import Sweeper
 from worker.neighbours import Neighbours
@@ -23,6 +24,7 @@ from worker.runner import StepLimits, StepRunner
 
 WIDE = "name: wide\nsteps:\n" + "".join(f"  - {{id: s{n}, type: set, value: 1, needs: []}}\n" for n in range(12))
 TIMED = "name: timed\nsteps:\n  - {id: only, type: set, value: 1, timeout: 100ms, retry: {max_attempts: 1}}\n"
+NAP = "name: nap\nsteps:\n  - {id: nap, type: sleep, duration: DURATION}\n"
 GUARDED = 'name: guarded\nsteps:\n  - {id: only, type: set, value: 1, if: "${input.go}"}\n'
 
 
@@ -448,3 +450,25 @@ def test_a_step_whose_bell_was_lost_is_taken_and_no_bell_is_added(hand: Hand, tm
 
     asyncio.run(run())
     assert len(rings) == 12
+
+
+def test_timers_that_run_out_between_two_sweeps_do_not_wait_for_the_next(
+    hand: Hand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "SWEEP_EVERY_S", 60)
+    seconds = (0.3, 0.5)
+    naps = [hand.start(NAP.replace("DURATION", f"{each}s")) for each in seconds]
+    hand.now = now_us()
+    for run_id, each in zip(naps, seconds, strict=True):
+        hand.complete(hand.claim(run_id, "nap"), Sleeping(each))
+
+    async def run() -> None:
+        runner = runner_of(hand, Told(), Bells())
+        sweeping = asyncio.create_task(sweeper_of(hand, runner, Bells(), tmp_path).run())
+        async with asyncio.timeout(20):
+            while any(row["status"] != "succeeded" for row in await hand.database.read(_runs)):
+                await runner.run_ended.wait()
+                runner.run_ended.clear()
+        sweeping.cancel()
+
+    asyncio.run(run())
