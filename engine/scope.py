@@ -8,6 +8,7 @@ from engine.money import to_usd
 from engine.plan import Graph, address, index_of, item_key_of, prefix_of
 from engine.store.database import Row, Tx
 from engine.store.payloads import unpack
+from engine.store.results import Result, results_of
 from engine.store.steps import step_by_key
 from engine.worth import worth
 
@@ -28,9 +29,10 @@ def scope_inside(tx: Tx, run: Row, graph: Graph, reads: Reads, prefix: str) -> d
     scopes: dict[str, str] = {}  # of the names: the paths' prefix; what stands further inside hides what stands outside
     found = [(path, address(prefix, path)) for path in reads.references]
     found += [(path, address(prefix, path, back=1)) for path in reads.carried]
+    stored = results_of(tx, run["id"], (key for _, key in found if key is not None))
     for path, key in sorted(found, key=_inner_first):
         step = graph.step(path)
-        result = _NOTHING if key is None else _result(tx, run, key)
+        result = _result(tx, run, stored.get(key or ""))
         results.setdefault(step.id, result)
         _name(scope, scopes, step, result["output"])
     scope["steps"] = results
@@ -66,11 +68,11 @@ def _run_error(run: Row) -> dict[str, Any] | None:
     return {"step": run["error_step"], "class": run["error_class"], "message": run["error_message"]}
 
 
-def _result(tx: Tx, run: Row, key: str) -> dict[str, Any]:
-    row = step_by_key(tx, run["id"], key)
-    if row is None:
+def _result(tx: Tx, run: Row, stored: Result | None) -> dict[str, Any]:
+    if stored is None:
         return _NOTHING
-    cost_picousd, tokens = worth(tx, run, row)
+    row = stored.step
+    cost_picousd, tokens = worth(tx, run, stored)
     failed = row["error_class"] is not None and (row["status"] == "failed" or row["branch"] == HANDLERS[0])
     return {
         "output": unpack(tx, row["output_json"], row["output_digest"]),

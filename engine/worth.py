@@ -6,7 +6,8 @@ result has cost, though, and reads the same in a fork as in the run that it was 
 
 from engine.agent_steps import AGENT
 from engine.store.database import Row, Tx
-from engine.store.requests import agent_sums, run_sums, step_sums
+from engine.store.requests import agent_sums, run_sums
+from engine.store.results import Result
 from engine.store.runs import get_run
 from engine.store.worth import calls_of_step, newest_child, tried_inside, tried_step
 
@@ -14,10 +15,11 @@ _MOST_FORKS = 100  # that are gone back through
 _CALLS = "workflow"  # the type of steps whose calls are those of another run
 
 
-def worth(tx: Tx, run: Row, step: Row) -> tuple[int, int]:
+def worth(tx: Tx, run: Row, result: Result) -> tuple[int, int]:
     """Pico-dollars and tokens of a step's result; of an agent all its turns, of a child run all that is below it."""
+    step = result.step
     if run["forked_from"] is None and step["type"] != _CALLS:
-        sums = (agent_sums if step["type"] == AGENT else step_sums)(tx, run["id"], step["key"])
+        sums = agent_sums(tx, run["id"], step["key"]) if step["type"] == AGENT else result.sums
         return sums["cost_picousd"], sums["total_tokens"]
     cost = tokens = 0
     wanted: set[str] | None = None

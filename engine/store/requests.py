@@ -95,7 +95,7 @@ _root = select(runs.c.id).where(runs.c.id == bindparam("run")).cte("family", rec
 _family = _root.union_all(select(runs.c.id).where(runs.c.parent_run_id == _root.c.id))
 _OF_FAMILY = requests.c.run_id.in_(select(_family.c.id))  # of a run and of those that its steps started
 _RUN_SUMS = Statement(select(*SUMS).where(_OF_FAMILY))
-_STEP_SUMS = Statement(
+STEP_SUMS = Statement(
     select(*SUMS).where(requests.c.run_id == bindparam("run"), requests.c.step_id == bindparam("key"))
 )
 _turns = steps.alias()
@@ -197,17 +197,12 @@ def abandon_requests(tx: Tx, worker_id: str, now: int) -> int:
 
 def run_sums(tx: Tx, run_id: str) -> Row:
     """calls, cost_picousd, unknown_calls and token sums of a run."""
-    return _whole(tx.one(_RUN_SUMS, {"run": run_id}))
-
-
-def step_sums(tx: Tx, run_id: str, key: str) -> Row:
-    """The same for one step."""
-    return _whole(tx.one(_STEP_SUMS, {"run": run_id, "key": key}))
+    return whole_numbers(tx.one(_RUN_SUMS, {"run": run_id}))
 
 
 def agent_sums(tx: Tx, run_id: str, key: str) -> Row:
-    """The same for an agent, all its turns together."""
-    return _whole(tx.one(_AGENT_SUMS, {"run": run_id, "key": key}))
+    """The same for an agent of it, all its turns together."""
+    return whole_numbers(tx.one(_AGENT_SUMS, {"run": run_id, "key": key}))
 
 
 def agent_committed_picousd(tx: Tx, run_id: str, key: str) -> int:
@@ -263,7 +258,7 @@ def narrowed(tx: Tx, query: Select[Any], filters: Mapping[str, Any]) -> Select[A
     return query
 
 
-def _whole(row: Row | None) -> Row:
+def whole_numbers(row: Row | None) -> Row:
     """PostgreSQL sums integers as decimals."""
     assert row is not None
     return {name: int(value) for name, value in row.items()}

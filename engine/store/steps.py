@@ -24,7 +24,7 @@ _OF_READY = select(steps.c.run_id).where(steps.c.id == bindparam("step"), steps.
 _LOCK_RUN_OF = Statement(
     select(runs).where(runs.c.id == _OF_READY.scalar_subquery(), runs.c.pruning_us.is_(None)).with_for_update()
 )
-_BY_KEY = Statement(select(steps).where(steps.c.run_id == bindparam("run"), steps.c.key == bindparam("key")))
+STEP_BY_KEY = Statement(select(steps).where(steps.c.run_id == bindparam("run"), steps.c.key == bindparam("key")))
 STEPS_OF_RUN = Statement(
     select(steps)
     .where(steps.c.run_id == bindparam("run"))
@@ -271,7 +271,7 @@ def get_step(tx: Tx, step_id: str) -> Row | None:
 
 def locked_step(tx: Tx, run_id: str, step_id: str, *keys: str) -> tuple[Row | None, Row | None, list[Row]]:
     """A run's row, locked as by `lock_run`, and a step's as it is then, with those of the same run that have these keys."""
-    others = [(_BY_KEY, {"run": run_id, "key": key}) for key in keys]
+    others = [(STEP_BY_KEY, {"run": run_id, "key": key}) for key in keys]
     run, step, *more = tx.together((LOCK_RUN, {"run": run_id}), (_GET, {"step": step_id}), *others)
     return _only(run), _only(step), [row for rows in more for row in rows]
 
@@ -300,7 +300,7 @@ def locked_steps(tx: Tx, wanted: Mapping[str, Sequence[str]]) -> list[tuple[Row,
 
 def steps_by_keys(tx: Tx, wanted: Sequence[tuple[str, str]]) -> list[Row]:
     """The rows of steps, each by its run and its key, in one round trip; what is not there is left out."""
-    asked = [(_BY_KEY, {"run": run_id, "key": key}) for run_id, key in wanted]
+    asked = [(STEP_BY_KEY, {"run": run_id, "key": key}) for run_id, key in wanted]
     return [row for rows in tx.together(*asked) for row in rows] if asked else []
 
 
@@ -310,7 +310,7 @@ def _only(rows: list[Row]) -> Row | None:
 
 def step_by_key(tx: Tx, run_id: str, key: str) -> Row | None:
     """A step's row by its key within its run."""
-    return tx.one(_BY_KEY, {"run": run_id, "key": key})
+    return tx.one(STEP_BY_KEY, {"run": run_id, "key": key})
 
 
 def steps_of_run(tx: Tx, run_id: str) -> list[Row]:
