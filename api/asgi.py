@@ -10,7 +10,8 @@ import orjson
 from starlette.responses import JSONResponse
 
 from api.errors import HttpError, Problem
-from api.json_mistakes import MAX_DEPTH, TOO_DEEP, is_too_deep, why_no_json
+from api.json_mistakes import TOO_DEEP, why_no_json
+from engine.depth import MAX_DEPTH, is_too_deep
 
 T = TypeVar("T")
 Scope = MutableMapping[str, Any]

@@ -1,16 +1,15 @@
 """What is wrong with a body that is no JSON, told with its place: the same words on every route."""
 
 import json
-from collections.abc import Iterable
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from engine.depth import MAX_DEPTH, is_too_deep
+
 T = TypeVar("T")
 
-MAX_DEPTH = 200
-"""Levels of a JSON body: more than anybody means, fewer than the JSON encoder (254) and Python's own stack can take."""
 TOO_DEEP = f"the body is nested too deeply: {MAX_DEPTH} levels are the limit"
 
 
@@ -28,16 +27,6 @@ def why_no_json(data: bytes, error: BaseException) -> str:
     return "the body is no JSON"
 
 
-def is_too_deep(value: Any) -> bool:
-    """Whether a value has more than MAX_DEPTH levels. Level by level: no recursion that a body could exhaust."""
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _inside(outer) if isinstance(inner, dict | list)]
-        if not level:
-            return False
-    return True
-
-
 def _not_too_deep(value: T) -> T:
     if is_too_deep(value):
         raise PydanticCustomError("too_deep", "is nested too deeply: {most} levels are the limit", {"most": MAX_DEPTH})
@@ -46,9 +35,3 @@ def _not_too_deep(value: T) -> T:
 
 Shallow = Annotated[T, AfterValidator(_not_too_deep)]
 """A value that every way of writing JSON takes: a deeper one would be stored and could not be shown."""
-
-
-def _inside(outer: Any) -> Iterable[Any]:
-    if isinstance(outer, dict):
-        return cast("dict[str, Any]", outer).values()
-    return cast("list[Any]", outer) if isinstance(outer, list) else ()

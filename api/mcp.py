@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.errors import HttpError
+from api.json_mistakes import Shallow
 from api.params import part
 from api.services import ChatBook, Services
 from engine.errors import Mistake, UserError
@@ -34,7 +35,7 @@ class ToolCall(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"params": {"timezone": "UTC"}}]})
 
-    params: dict[str, Any] = Field(default_factory=dict[str, Any])
+    params: Shallow[dict[str, Any]] = Field(default_factory=dict[str, Any])
     server: str | None = None
     timeout_s: Annotated[float, Field(gt=0, le=3600)] | None = None
 

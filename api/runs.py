@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 
 from api.asgi import JsonAnswer
 from api.hot_runs import LONGEST_WAIT_S, USUAL_WAIT_S
-from api.json_mistakes import TOO_DEEP, Shallow, is_too_deep
+from api.json_mistakes import TOO_DEEP, Shallow
 from api.params import check_cursor, check_limit, instant_us, page, part, tag_filter
 from api.request_spans import context_of
 from api.run_outcome import Answer, accepted, outcome
@@ -23,6 +23,7 @@ from api.services import Services
 from api.submissions import AnyRunRequest, Caller, RunRequest, check_models, preview_run, ring_all, start_run
 from engine.clock import now_us
 from engine.control import cancel, pause, resume, retry
+from engine.depth import is_too_deep
 from engine.errors import NotFound, UserError
 from engine.fork import Fork, fork
 from engine.keys import SIGNAL_PATTERN

@@ -7,6 +7,7 @@ is data and is never evaluated. Everything here raises ExpressionError and nothi
 from collections.abc import Mapping
 from typing import Any, cast
 
+from engine.depth import MAX_DEPTH, is_too_deep
 from engine.evaluator import Evaluation
 from engine.syntax import Expression, ExpressionError, Read
 from engine.templates import Template, parse_bare, parse_template
@@ -24,7 +25,8 @@ def render(value: Any, scope: Mapping[str, Any], *, blocks: bool = False, limit:
     `limit` bounds the characters of the result as JSON, roughly. `blocks` lets {% if %} and {% for %} work.
     Raises: ExpressionError.
     """
-    return _render(value, Evaluation(scope, Bounds(limit)), blocks=blocks, depth=0)
+    rendered = _render(value, Evaluation(scope, Bounds(limit)), blocks=blocks, depth=0)
+    return _shallow(value if isinstance(value, str) else "value", rendered)
 
 
 def render_text(template: str, scope: Mapping[str, Any], *, limit: int = DEFAULT_LIMIT) -> str:
@@ -65,7 +67,7 @@ def _known(part: str | Expression, scope: Mapping[str, Any]) -> str:
 
 def evaluate(expression: str, scope: Mapping[str, Any], *, limit: int = DEFAULT_LIMIT) -> Any:
     """The value of one expression, written with or without its ${}. Raises: ExpressionError."""
-    return _typed(parse_bare(expression), Evaluation(scope, Bounds(limit)))
+    return _shallow(expression, _typed(parse_bare(expression), Evaluation(scope, Bounds(limit))))
 
 
 def condition(expression: str, scope: Mapping[str, Any]) -> bool:
@@ -105,6 +107,13 @@ def _render(value: Any, evaluation: Evaluation, *, blocks: bool, depth: int) -> 
         return {key: _render(item, evaluation, blocks=blocks, depth=depth + 1) for key, item in value.items()}
     if is_list(value):
         return [_render(item, evaluation, blocks=blocks, depth=depth + 1) for item in value]
+    return value
+
+
+def _shallow(written: str, value: Any) -> Any:
+    """The value. Raises: ExpressionError for one that no store and no answer would take."""
+    if (is_object(value) or is_list(value)) and is_too_deep(value):
+        raise ExpressionError(written, f"is nested too deeply: {MAX_DEPTH} levels are the limit")
     return value
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 
+from engine.depth import MAX_DEPTH, is_too_deep
 from engine.states import ErrorClass
 from mcp_bridge.errors import ToolError
 
@@ -25,11 +26,14 @@ def value_of(answer: "mcp_types.CallToolResult", *, subject: str, max_bytes: int
     """The value that a step gets.
 
     Raises:
-        ToolError: the tool says that it failed, or its value is larger than `max_bytes` or no plain JSON.
+        ToolError: the tool says that it failed, or its value is larger than `max_bytes`, nested too deeply or no plain JSON.
     """
     if answer.is_error:
         raise ToolError(ErrorClass.TOOL_ERROR, f"{subject}: {_text(answer) or 'failed without saying why'}")
     value = _structured(answer.structured_content) if answer.structured_content is not None else _unstructured(answer)
+    if is_too_deep(value):
+        message = f"{subject}: the result is nested too deeply: {MAX_DEPTH} levels are the limit"
+        raise ToolError(ErrorClass.TOOL_ERROR, message)
     size = _size_bytes(value, subject)
     if size > max_bytes:
         raise ToolError(

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from engine.depth import MAX_DEPTH, is_too_deep
 from engine.errors import TooLarge
 from engine.store.database import Tx
 from engine.store.json_text import dumps, loads
@@ -46,9 +47,15 @@ class _NewPayloads:
 def pack(tx: Tx, value: Any, now: int, name: str = "the result") -> tuple[str | None, str | None]:
     """Store a JSON value; returns (text to keep in the row, digest of the payload), one of them None.
 
-    Raises: TooLarge, with nothing stored, which names the value, its size and the limit.
+    Raises: TooLarge, with nothing stored, which names the value, and its size and the limit or how deep it may be nested.
     """
-    text = dumps(value)
+    try:
+        text = dumps(value)
+        deep = text.count("[") + text.count("{") > MAX_DEPTH and is_too_deep(value)
+    except RecursionError:
+        text, deep = "", True
+    if deep:
+        raise TooLarge("value_too_deep", f"{name} is nested too deeply: {MAX_DEPTH} levels are the limit", param=name)
     if len(text) <= INLINE_LIMIT:
         return text, None
     body = text.encode(errors="surrogatepass")

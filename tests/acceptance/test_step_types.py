@@ -11,6 +11,7 @@ import pytest
 from gateway import Gateway, gateway
 from services import wait_until
 
+JSON = {"content-type": "application/json"}
 INVOICE = '{"total_cents": 300, "positions": [{"name": "tea", "cents": 100}, {"name": "cake", "cents": 200}]}'
 WRONG = '{"total_cents": 300, "positions": [{"name": "tea", "cents": 100}]}'
 
@@ -223,6 +224,10 @@ def test_a_tools_parameters_are_checked_before_anything_runs(up: Gateway) -> Non
     unknown = {"name": "typed", "steps": [{**step, "tool": "git_lgo"}]}
     error = up.http.post("/v1/runs", json={"workflow": unknown}).json()["error"]
     assert error["code"] == "tool_not_found" and "git_log" in error["message"]
+    deep = up.http.post(
+        "/v1/mcp/tools/git_log", content='{"params": {"a": %s}}' % ("[" * 300 + "]" * 300), headers=JSON
+    )
+    assert deep.status_code in (400, 422) and "nested too deeply" in deep.json()["error"]["message"], deep.text
     called = up.http.post("/v1/mcp/tools/git_log", json={"params": {"max_count": "many"}})
     error = called.json()["error"]
     assert (called.status_code, error["param"]) == (400, "params.repo_path"), error

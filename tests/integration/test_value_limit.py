@@ -1,14 +1,20 @@
-"""A value over the limit fails its step, or is refused at the door, with its name, its size and the limit."""
+"""A value over the limits of size and depth fails its step, or is refused at the door, with its name, its size and the limit."""
 
+import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from engine_hand import Hand, opened
 from engine_play import play
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine import signals
+from engine.depth import MAX_DEPTH
 from engine.errors import TooLarge
+from engine.expressions import ExpressionError, evaluate, render
 from engine.loader import load
 from engine.ports import Calling, Opened, Succeeded
 from engine.result_cache import recall, remember
@@ -33,6 +39,8 @@ steps:
 """
 TOO_MUCH = "x" * (VALUE_LIMIT + 1)
 MESSAGE = "has 16.0 MiB, a value may have at most 16"
+
+DEEP = "is nested too deeply: 200 levels are the limit"
 
 
 @pytest.fixture
@@ -117,3 +125,46 @@ def test_the_input_of_a_child_is_refused_at_its_step(hand: Hand) -> None:
 def test_a_result_over_the_limit_is_not_kept(hand: Hand) -> None:
     hand.do(lambda tx: remember(tx, "digest", Succeeded(TOO_MUCH), 60, hand.now))
     assert hand.do(lambda tx: recall(tx, "digest", hand.now)) is None
+
+
+def nested(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value] if levels % 2 else {"a": value}
+    return value
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(levels=st.sampled_from([1, 199, 200, 201, 202, 254, 255, 960, 20_000]) | st.integers(150, 300))
+def test_a_value_of_more_than_200_levels_fails_its_step_whoever_gave_it(hand: Hand, levels: int) -> None:
+    fits = levels <= MAX_DEPTH
+    run_id = hand.start(SOURCE)
+    hand.complete(hand.claim(run_id, "get"), Succeeded(nested(levels)))
+    step = hand.step(run_id, "get")
+    assert (step["status"], step["error_message"]) == (
+        ("succeeded", None) if fits else ("failed", f"the result {DEEP}")
+    )
+    json.dumps(hand.view(run_id))
+    run_id = hand.start("name: w\nsteps:\n  - {id: ask, type: wait, signal: go}\n")
+    play(hand, run_id)
+    with nullcontext() if fits else pytest.raises(TooLarge, match=f"payload {DEEP}"):
+        hand.do(lambda tx: signals.send(tx, hand.catalogue, run_id, ("go", nested(levels)), hand.now))
+    run_id = hand.start("name: p\nsteps:\n  - {id: call, type: workflow, workflow: large}\n")
+    hand.do(lambda tx: put(tx, load(SOURCE), "api", hand.now))
+    hand.complete(hand.claim(run_id, "call"), Calling("large", {"deep": nested(levels)}))
+    assert hand.step(run_id, "call")["error_message"] == (None if levels < MAX_DEPTH else f"input {DEEP}")
+
+
+def test_what_nests_a_value_in_others_fails_where_the_limit_is_passed(hand: Hand) -> None:
+    run_id = hand.start(SOURCE + "output: {a: '${[steps.get.output]}'}\n")
+    hand.finish(run_id, "get", nested(MAX_DEPTH - 1))
+    play(hand, run_id)
+    assert hand.view(run_id)["error"]["message"] == f"output: value: {DEEP}"
+    run_id = hand.start(EACH.replace("ON_ERROR", ""))
+    hand.complete(hand.claim(run_id, "each"), Opened([0]))
+    hand.finish(run_id, "each[0].get", nested(MAX_DEPTH))
+    play(hand, run_id)
+    assert hand.step(run_id, "each")["error_message"] == f"the result {DEEP}"
+    with pytest.raises(ExpressionError, match=DEEP):
+        render({"params": "${[input]}"}, {"input": nested(MAX_DEPTH - 1)})
+    assert evaluate("[input]", {"input": nested(MAX_DEPTH - 1)}) == [nested(MAX_DEPTH - 1)]

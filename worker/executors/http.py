@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 
 from engine.clock import new_id, now_us
+from engine.depth import MAX_DEPTH
 from engine.errors import UserError
 from engine.expressions import render
 from engine.keys import HTTP
@@ -188,13 +189,16 @@ def _content(fields: Mapping[str, Any], job: Job) -> tuple[bytes | None, dict[st
 
 
 def _body(response: httpx2.Response, body: bytes) -> Any:
-    """Data where the answer says that it is JSON and it is, else text."""
+    """Data where the answer says that it is JSON and it is, else text. Raises: UserError for what is nested too deeply to be read."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
         try:
             return json.loads(body)
         except ValueError:
             pass
+        except RecursionError as error:
+            message = f"the answer is nested too deeply: {MAX_DEPTH} levels are the limit"
+            raise UserError("answer_too_deep", message) from error
     return body.decode(response.charset_encoding or "utf-8", errors="replace")
 
 

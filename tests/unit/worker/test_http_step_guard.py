@@ -19,12 +19,13 @@ from worker.rules import Rules
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        status, size = (int(part) for part in self.path.strip("/").split("/"))
+        status, size = (int(part) for part in self.path.split("/")[1:3])
         self.send_response(status)
         self.send_header("retry-after", "7")
         self.send_header("location", "/200/1")
+        self.send_header("content-type", "application/json" if self.path.endswith("/levels") else "text/plain")
         self.end_headers()
-        self.wfile.write(b"x" * size)
+        self.wfile.write(b"[" * size + b"]" * size if self.path.endswith("/levels") else b"x" * size)
 
     do_POST = do_GET
 
@@ -99,6 +100,12 @@ def test_an_answer_has_an_end(url: str) -> None:
     assert isinstance(kept, Succeeded) and len(kept.output["body"]) == MAX_ANSWER_BYTES
     with pytest.raises(UserError, match="larger than"):
         execute({"url": f"{url}/200/{MAX_ANSWER_BYTES + 1}"})
+
+
+@pytest.mark.parametrize("levels", [5_000, 100_000])
+def test_json_too_deep_to_be_read_is_no_text(url: str, levels: int) -> None:
+    with pytest.raises(UserError, match="the answer is nested too deeply: 200 levels are the limit"):
+        execute({"url": f"{url}/200/{levels}/levels"})
 
 
 @pytest.mark.parametrize("headers", [{"a": "b\r\nc: d"}, {"a\n": "b"}, {"a": [1]}])
