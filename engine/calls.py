@@ -14,6 +14,7 @@ from engine.constants import constant_condition
 from engine.definition import Definition, Step
 from engine.errors import Mistake
 from engine.nearest import nearest
+from engine.schema_validator import checked_together
 from engine.store.database import Tx
 from engine.store.definitions import newest_version, workflow_names
 from engine.tool_params import wrong_inputs
@@ -79,15 +80,18 @@ def unknown_workflows(library: Library, definition: Definition) -> Iterator[Mist
             yield Mistake(f"there is no workflow {name!r}{hint}", f"steps.{step.path}.workflow", suggestion=near)
 
 
-def _wrong_inputs(library: Library, definition: Definition) -> Iterator[Mistake]:
+def _wrong_inputs(library: Library, definition: Definition) -> list[Mistake]:
     """What the called workflows do not take, as far as that can be said before expressions are evaluated."""
-    for step in calling_steps(definition):
-        called = library.definition(step.fields["workflow"])
-        given = step.fields.get("input", {})
-        if called is None or called.inputs is None or not is_object(given):
-            continue
-        for where, message in wrong_inputs(given, called.inputs):
-            yield Mistake(f"{called.name}, {where}: {message}", f"steps.{step.path}.input.{where}")
+    found: list[Mistake] = []
+    with checked_together():
+        for step in calling_steps(definition):
+            called = library.definition(step.fields["workflow"])
+            given = step.fields.get("input", {})
+            if called is None or called.inputs is None or not is_object(given):
+                continue
+            for where, message in wrong_inputs(given, called.inputs):
+                found.append(Mistake(f"{called.name}, {where}: {message}", f"steps.{step.path}.input.{where}"))
+    return found
 
 
 def circles(library: Library, definition: Definition) -> Iterator[Mistake]:

@@ -20,6 +20,7 @@ from engine.mistakes import Findings
 from engine.money import to_picousd
 from engine.references import Names, check_outputs, everything, resolve_needs
 from engine.schedule_reader import read_schedules
+from engine.schema_validator import checked_together
 from engine.shapes import Spot, check_key, check_known, check_required, readings, wrong_type
 from engine.step_reader import StepReader
 from engine.unreachable import note_unreachable
@@ -141,7 +142,8 @@ def _inputs(spot: Spot) -> dict[str, Any] | None:
     if spot.node.entries is None:
         wrong_type(spot, "an object with a JSON Schema for each input")
         return None
-    return {name: _input(spot.entry(name)) for name in spot.node.entries}
+    with checked_together():
+        return {name: _input(spot.entry(name)) for name in spot.node.entries}
 
 
 def _input(spot: Spot) -> dict[str, Any]:

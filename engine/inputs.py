@@ -9,6 +9,7 @@ from engine.definition import Definition
 from engine.errors import Mistake, UserError
 from engine.json_schemas import violations
 from engine.nearest import nearest
+from engine.schema_validator import checked_together
 from engine.values import is_list, is_object
 
 
@@ -45,14 +46,15 @@ def input_mistakes(inputs: Mapping[str, Any] | None, given: Mapping[str, Any]) -
     if inputs is None:
         return values, []
     mistakes = _undeclared(inputs, values)
-    for name, schema in inputs.items():
-        if name in values:
-            found = violations(schema, values[name])
-            mistakes += [Mistake(message, f"input.{name}{where}") for where, message in found]
-        elif "default" in schema:
-            values[name] = copy.deepcopy(schema["default"])
-        else:
-            mistakes.append(Mistake("is required", f"input.{name}"))
+    with checked_together():
+        for name, schema in inputs.items():
+            if name in values:
+                found = violations(schema, values[name])
+                mistakes += [Mistake(message, f"input.{name}{where}") for where, message in found]
+            elif "default" in schema:
+                values[name] = copy.deepcopy(schema["default"])
+            else:
+                mistakes.append(Mistake("is required", f"input.{name}"))
     return values, mistakes
 
 

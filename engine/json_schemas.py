@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from engine.nearest import nearest
+from engine.schema_validator import TooMuch, mistakes
 
 JSON_TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 _REFUSED = ("$id", "$anchor", "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor")
@@ -25,16 +26,23 @@ _SAME_VALUE = (
 )  # hold schemas for the value itself
 _CONDITIONAL = frozenset({"then", "else"})
 _LONGEST = 200
+MAX_PATTERN = 10_000  # characters
+_MOST = 1_000  # mistakes that are looked for
 
 
 def schema_mistake(schema: Mapping[str, Any]) -> tuple[str, str, str | None] | None:
     """What is wrong with a schema: the path in it, a message and a suggestion; None where it is fine."""
     from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415  # takes 100 ms to import
 
+    unevaluated, by_pattern = None, False
     for path, keyword, value in _keywords(schema, ""):
         message = _keyword_mistake(schema, keyword, value)
         if message is not None:
             return path, message, None
+        unevaluated = path if keyword == "unevaluatedProperties" else unevaluated
+        by_pattern = by_pattern or keyword == "patternProperties"
+    if unevaluated is not None and by_pattern:
+        return unevaluated, "unevaluatedProperties is not taken where a schema has patternProperties", None
     try:
         Draft202012Validator.check_schema(schema)
         seen: dict[int, bool] = {}
@@ -50,14 +58,13 @@ def schema_mistake(schema: Mapping[str, Any]) -> tuple[str, str, str | None] | N
 def violations(schema: Mapping[str, Any], value: Any, *, partial: bool = False) -> list[tuple[str, str]]:
     """Where and how a value does not follow a schema that `schema_mistake` found fine: paths such as `.a[1]` with messages.
 
+    A check that takes more than about a second is given up, and the value counts as one that does not follow.
     `partial`: entries whose values are not known yet are left out of it, so that nobody can say which side of an `if` holds.
     """
-    from jsonschema import Draft202012Validator  # noqa: PLC0415  # takes 100 ms to import
-    from referencing import Registry  # noqa: PLC0415  # comes with jsonschema
-
     try:
-        checker: Any = Draft202012Validator(schema, registry=Registry())
-        errors: list[Any] = sorted(checker.iter_errors(value), key=_json_path)
+        errors = sorted(mistakes(schema, value, _MOST), key=_json_path)
+    except TooMuch as error:
+        return [("", str(error))]
     except RecursionError:
         return [("", "the value or its schema is nested too deeply")]
     return [
@@ -107,10 +114,23 @@ def _keyword_mistake(schema: Mapping[str, Any], keyword: str, value: Any) -> str
     for pattern in patterns:
         if not isinstance(pattern, str):
             continue
-        try:
-            re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            return f"not a regular expression: {error}"
+        message = _pattern_mistake(pattern)
+        if message is not None:
+            return message
+    return None
+
+
+def _pattern_mistake(pattern: str) -> str | None:
+    """Patterns are Python's: what they are tried by reads more, and takes longer to say what is wrong."""
+    import regex  # noqa: PLC0415  # 3 MB and 40 ms that schemas without patterns do not need
+
+    if len(pattern) > MAX_PATTERN:
+        return f"a regular expression may have at most {MAX_PATTERN} characters"
+    try:
+        re.compile(pattern)
+        regex.compile(pattern)
+    except (re.error, regex.error, RecursionError, OverflowError) as error:
+        return f"not a regular expression: {error}"
     return None
 
 

@@ -15,6 +15,7 @@ from engine.json_schemas import violations
 from engine.nearest import nearest
 from engine.plan import Graph
 from engine.run_writer import SIGNAL
+from engine.schema_validator import checked_together
 from engine.states import RUN_ENDED, EventType, StepStatus
 from engine.store.database import Row, Tx
 from engine.store.payloads import pack, unpack
@@ -62,12 +63,13 @@ def send(tx: Tx, catalogue: Catalogue, run_id: str, signal: tuple[str, Any], now
 
 def listen(transition: Transition, row: Row, step: Step, name: str, due_us: int | None) -> None:
     """A step waits for a signal, or takes one that came early."""
-    for early in early_signals(transition.tx, row["run_id"], name):
-        payload = unpack(transition.tx, early["payload_json"], early["payload_digest"])
-        if not violations(step.fields.get("schema", {}), payload):
-            take_signal(transition.tx, early["id"], row["key"])
-            transition.end_step(row, StepStatus.SUCCEEDED, output=payload)
-            return
+    with checked_together():
+        for early in early_signals(transition.tx, row["run_id"], name):
+            payload = unpack(transition.tx, early["payload_json"], early["payload_digest"])
+            if not violations(step.fields.get("schema", {}), payload):
+                take_signal(transition.tx, early["id"], row["key"])
+                transition.end_step(row, StepStatus.SUCCEEDED, output=payload)
+                return
     transition.wait(row, SIGNAL + name, due=due_us)
     data = {"for": SIGNAL + name, **({} if due_us is None else {"until": iso(due_us)})}
     transition.history.add(EventType.STEP_WAITING, step=row["key"], attempt=row["attempt"], data=data)
@@ -88,11 +90,12 @@ def _listeners(graph: Graph, name: str) -> list[Step]:
 def _check(steps: list[Step], name: str, payload: Any) -> None:
     """Raises: UserError where the payload fits none of the steps."""
     mistakes: list[Mistake] = []
-    for step in steps:
-        found = violations(step.fields.get("schema", {}), payload)
-        if not found:
-            return
-        mistakes = mistakes or [Mistake(f"it {message}", f"payload{where}") for where, message in found[:50]]
+    with checked_together():
+        for step in steps:
+            found = violations(step.fields.get("schema", {}), payload)
+            if not found:
+                return
+            mistakes = mistakes or [Mistake(f"it {message}", f"payload{where}") for where, message in found[:50]]
     if mistakes:
         message = f"the payload of '{name}' does not fit: {mistakes[0].path} {mistakes[0].message.removeprefix('it ')}"
         raise UserError("invalid_payload", message, param=mistakes[0].path, details=mistakes)

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from engine.agent_steps import AGENT, ANY_TOOL, ASK, CALL, split_tool
+from engine.depth import is_too_deep
 from engine.errors import NotFound, UserError
 from engine.llm_keys import MAX_TOOLS, NOT_EXTRA_OF_AGENTS
 from engine.nearest import nearest
@@ -40,7 +41,7 @@ from worker.executors.llm import (
     LEAST_TOKENS,
     LlmExecutor,
     answer_format,
-    checked,
+    checked_answer,
     repair,
     request_body,
     text_of_answer,
@@ -121,7 +122,7 @@ class AskExecutor:
         schema = job.step.fields.get("schema")
         if schema is None:
             return Succeeded(text_of_answer(done), model=f"{done.provider}/{done.model}")
-        value, mistake = checked(text_of_answer(done), schema)
+        value, mistake = await checked_answer(done, schema)
         if mistake is not None:
             again = repair(body, text_of_answer(done) or "(nothing)", mistake)
             again |= {"tool_choice": "none", "response_format": answer_format(schema)}
@@ -129,7 +130,7 @@ class AskExecutor:
             if not isinstance(repaired, Completed):
                 return repaired
             done = repaired
-            value, mistake = checked(text_of_answer(done), schema)
+            value, mistake = await checked_answer(done, schema)
         if mistake is not None:
             return Failed(ErrorClass.INVALID_OUTPUT, f"the answer does not follow the schema: {mistake}")
         return Succeeded(value, model=f"{done.provider}/{done.model}")
@@ -230,7 +231,7 @@ def _arguments(told: Any) -> dict[str, Any] | str:
         value: Any = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
         return text
-    return as_object(value) if isinstance(value, dict) else text
+    return as_object(value) if isinstance(value, dict) and not is_too_deep(value) else text
 
 
 def _kept(done: Completed, calls: Sequence[ToolCall]) -> Json:

@@ -3,13 +3,16 @@
 One attempt asks each candidate of the model's name once, in order; trying again is the step's durable retry policy.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from engine.depth import MAX_DEPTH, is_too_deep
 from engine.errors import UserError
 from engine.expressions import render, render_text
+from engine.json_schemas import violations
 from engine.llm_keys import AGENT, LLM, NOT_EXTRA
 from engine.plain_values import accepted, not_of_type, shown_expression
 from engine.ports import Failed, Job, Outcome, Succeeded
@@ -30,6 +33,8 @@ LEAST_TOKENS = 256  # fewer than this are no answer worth paying for
 _OF_AGENTS = AGENT.keys.keys() - LLM.keys.keys()
 _NO_PARAMETERS = {"prompt", "messages", "system", "schema", "images", "extra", *_OF_AGENTS}
 _SPEAKING = ("system", "developer", "user")  # whose messages are nothing without content
+_LONG = 65_536  # characters of an answer; checking them takes some 20 ms
+_TOO_DEEP = f"it is nested too deeply: {MAX_DEPTH} levels are the limit"
 _ONE_PASS = FailoverPolicy(retries_per_target=0)
 
 
@@ -60,10 +65,10 @@ class LlmExecutor:
         schema = job.step.fields.get("schema")
         if schema is None:
             return Succeeded(text_of_answer(done), model=f"{done.provider}/{done.model}")
-        value, mistake = checked(text_of_answer(done), schema)
+        value, mistake = await checked_answer(done, schema)
         if mistake is not None:
             done = await self.complete(job, route, repair(body, text_of_answer(done), mistake))
-            value, mistake = checked(text_of_answer(done), schema)
+            value, mistake = await checked_answer(done, schema)
         if mistake is not None:
             return Failed(ErrorClass.INVALID_OUTPUT, f"the answer does not follow the schema: {mistake}")
         return Succeeded(value, model=f"{done.provider}/{done.model}")
@@ -176,22 +181,27 @@ def text_of_answer(done: Completed) -> str:
     return done.answer.body["choices"][0]["message"].get("content") or ""
 
 
+async def checked_answer(done: Completed, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
+    """The same of an answer; a long one is read beside the event loop, which other steps wait for."""
+    text = text_of_answer(done)
+    return await asyncio.to_thread(checked, text, schema) if len(text) > _LONG else checked(text, schema)
+
+
 def checked(text: str, schema: Mapping[str, Any]) -> tuple[Any, str | None]:
     """The answer as data, and its first mistake."""
-    from jsonschema import Draft202012Validator  # noqa: PLC0415 - 10 MB that most steps do not need
-
     try:
         value = json.loads(_unfenced(text), parse_constant=_refuse_constant)
         json.dumps(
             value, ensure_ascii=False, allow_nan=False
         ).encode()  # no infinite number, no half of a surrogate pair
-        for mistake in Draft202012Validator(schema).iter_errors(value):  # pyright: ignore[reportUnknownMemberType]
-            return None, f"{mistake.json_path}: {mistake.message[:500]}"
     except RecursionError:
-        return None, "it is nested too deeply"
+        return None, _TOO_DEEP
     except ValueError as error:
         return None, f"it is no JSON ({error})"
-    return value, None
+    if is_too_deep(value):
+        return None, _TOO_DEEP
+    found = violations(schema, value)
+    return (None, f"${found[0][0]}: {found[0][1]}") if found else (value, None)
 
 
 def _refuse_constant(word: str) -> NoReturn:

@@ -19,8 +19,16 @@ def test_an_answer_that_is_no_json_is_a_mistake_and_no_crash(answer: str) -> Non
 
 def test_an_answer_too_deep_for_its_schema_is_a_mistake() -> None:
     schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"$ref": "#"}}]}
-    assert checked("[" * 400 + "]" * 400, schema)[1] == "it is nested too deeply"
+    for levels in (201, 400, 960, 100_000):
+        assert checked("[" * levels + "]" * levels, schema)[1] == "it is nested too deeply: 200 levels are the limit"
+    assert checked("[" * 200 + "]" * 200, {})[1] is None
     assert checked('[["a"]]', schema) == ([["a"]], None)
+
+
+def test_a_mistake_in_an_answer_names_its_place_and_takes_a_bounded_time() -> None:
+    schema = {"properties": {"a": {"items": {"type": "string"}}, "b": {"pattern": "(a|aa)+$"}}}
+    assert checked('{"a": ["x", 1]}', schema) == (None, "$.a[1]: has to be string, not integer")
+    assert checked('{"b": "%sb"}' % ("a" * 60), schema) == (None, "$: takes too long to match (a|aa)+$")
 
 
 @pytest.mark.parametrize(
