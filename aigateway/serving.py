@@ -35,13 +35,15 @@ from engine.provider_health import HealthBoard
 from engine.store.api_keys import any_key
 from engine.store.database import Database
 from engine.store.revision import bring_up_to_date
-from engine.sweeper import bury
+from engine.sweeper import Swept, bury
 from worker.broker import BrokerDoorbell, declare_bells, local_broker, redis_broker
 from worker.housekeeping import Heartbeat, register
 from worker.liveness import LifeLock, host_name, is_dead, runtime_folder
+from worker.neighbours import Neighbours
 from worker.nursery import Nursery
 from worker.run_ends import hear_ends
 from worker.supervisor import Supervisor
+from worker.undertaker import LEFT_TO_WORKERS_S, Undertaker
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +98,7 @@ async def _serve(
         if services.auth == "required" and not await services.database.read(any_key):
             print_first_key(url)
         watching = asyncio.create_task(reloader.watch(services.database))
+        burying = asyncio.create_task(_undertaker(services).run())
         async with _workers(settings, nursery, workers, bells, services.run_watch) as supervisor:
 
             def hang_up() -> None:
@@ -108,6 +111,7 @@ async def _serve(
             await server.serve(sockets=[listener])
             banner.cancel()
             watching.cancel()
+            burying.cancel()
 
 
 @asynccontextmanager
@@ -209,6 +213,17 @@ async def _gateway(
         leases.close()
         broker.close()
         lock.release()
+
+
+def _undertaker(services: Services) -> Undertaker:
+    """For as long as this process answers: where no worker is, nobody else finds the dead."""
+
+    def ring(found: Swept) -> None:
+        for each in found.rings:
+            services.doorbell.ring(each.step_id, each.priority)
+
+    neighbours = Neighbours(services.database, services.process_id, runtime_folder())
+    return Undertaker(services.database, services.catalogue, neighbours, ring, after_s=LEFT_TO_WORKERS_S)
 
 
 def _waiting(database: Database) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from engine.ports import Doorbell
 from engine.store.database import Database, Tx
 from engine.store.steps import next_due_us
 from engine.store.workers import insert_worker, lock_worker, renew_lease
-from engine.sweeper import Swept, anything_due, bury, expire_runs, overlooked, suspects, wake_due
+from engine.sweeper import Swept, anything_due, expire_runs, overlooked, suspects, wake_due
 from worker.liveness import host_name
-from worker.neighbours import Dead, Neighbours
+from worker.neighbours import Neighbours
 from worker.runner import StepRunner
+from worker.undertaker import Undertaker
 
 log = structlog.get_logger(__name__)
 
@@ -110,7 +111,7 @@ class Sweeper:
         self._catalogue = catalogue
         self._doorbell = doorbell
         self._runner = runner
-        self._neighbours = neighbours
+        self._undertaker = Undertaker(database, catalogue, neighbours, self._ring)
         self._isolate = isolate
         self._turns = Turns()
 
@@ -129,13 +130,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Once over everything."""
-        for dead in await self._neighbours.dead():
-            found = await self._database.write(lambda tx, dead=dead: self._bury(tx, dead))
-            if not found.buried:
-                continue  # its lease was renewed after all, or another sweeper was faster
-            self._neighbours.forget(dead.worker_id)
-            log.warning("worker buried", action="bury", worker=dead.worker_id, steps=found.reclaimed)
-            self._ring(found)
+        await self._undertaker.bury_all()
         for step_id in await self._database.read(suspects):
             self._isolate(step_id)
         if await self._database.read(lambda tx: anything_due(tx, now_us())):
@@ -199,16 +194,6 @@ class Sweeper:
         for child in await self._database.read(unanswered):
             rings, ended = await self._database.write(lambda tx, one=child: answer(tx, self._catalogue, one, now_us()))
             self._ring(Swept(tuple(rings), run_ended=ended))
-
-    def _bury(self, tx: Tx, dead: Dead) -> Swept:
-        return bury(
-            tx,
-            self._catalogue,
-            dead.worker_id,
-            now_us(),
-            only_if_lapsed=dead.only_if_lapsed,
-            died_alone=dead.died_alone,
-        )
 
     def _ring(self, found: Swept) -> None:
         if found.run_ended and self._runner is not None:

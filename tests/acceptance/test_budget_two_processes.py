@@ -36,15 +36,16 @@ CALL = {
 
 @contextmanager
 def two_processes(folder: Path, upstream: OpenAIUpstream, **environment: str) -> Iterator[tuple[Gateway, int]]:
-    """A gateway with a worker, which finds the dead; and the port of a second API process over the same database."""
+    """Two API processes over the same database, and no worker: the port of the second."""
     price = {"*": {"input": 0, "output": 1000}}
     provider = {"type": "openai", "base_url": upstream.base_url, "api_key": "test-key", "prices": price}
     budget = {"name": "all", "limit_usd": ROOM * WORTH_USD, "period": "total"}
     config = {"log": {"level": "warning"}, "providers": {"up": provider}, "budgets": [budget]}
     with gateway(folder, config, **environment) as up:
-        up.serve(workers=1)
         second = free_port()
-        up.start("serve", "--port", str(second), "--workers", "0")
+        for port in (up.port, second):
+            up.start("api", "--port", str(port))
+        up.wait_until_up(workers=0)
         wait_until(lambda: answers(f"http://127.0.0.1:{second}", up), "the second process is up", 30)
         yield up, second
 
@@ -79,18 +80,23 @@ async def storm(up: Gateway, second: int, upstream: OpenAIUpstream) -> list[int]
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_at_most_what_fits_gets_through(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
+def test_at_most_what_fits_gets_through(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, redis_url: str
+) -> None:
     url = f"sqlite:///{tmp_path / 'gateway.db'}" if kind == "sqlite" else request.getfixturevalue("postgres_url")
     output_only = Price(Decimal(0), Decimal(0), Decimal(0), Decimal(1000))
     with (
         OpenAIUpstream(prices={"*": output_only}) as upstream,
-        two_processes(tmp_path / "home", upstream, AIGATEWAY_DATABASE_URL=url) as (up, second),
+        two_processes(tmp_path / "home", upstream, AIGATEWAY_DATABASE_URL=url, AIGATEWAY_REDIS_URL=redis_url) as (
+            up,
+            second,
+        ),
     ):
         upstream.control.always(Fault("delay", delay_s=1.0))
         statuses = asyncio.run(storm(up, second, upstream))
         up.processes[1].wait(10)
         assert set(statuses) <= {0, 200, 402}
-        wait_until(lambda: not rows(up, status="started"), "the dead process's calls are found", 30)
+        wait_until(lambda: not rows(up, status="started"), "the living one finds the dead one's calls", 10)
         upstream.control.always(None)
         while up.http.post("/v1/chat/completions", json=CALL).status_code == 200:
             continue

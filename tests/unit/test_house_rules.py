@@ -30,6 +30,7 @@ BORDERS = {
     "worker/runner.py::StepRunner._complete": "executor border: a result that no database takes fails its step",
     "worker/deliveries.py::Deliveries.run": "loop top: webhooks outlive a look that failed",
     "worker/housekeeping.py::Sweeper.run": "loop top: the sweeper outlives a sweep that failed",
+    "worker/undertaker.py::Undertaker.run": "loop top: burials go on after a look that failed",
     "worker/retention.py::Retention.run": "loop top: retention outlives a turn that failed",
     "worker/holdings.py::Holdings.run": "loop top: the comparison outlives a look that failed",
     "api/auth.py::Gate.__call__": "the API's top: no traceback reaches a user",
