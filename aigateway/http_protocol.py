@@ -1,12 +1,13 @@
-"""uvicorn's HTTP protocol with one change: an answer's head leaves together with the first piece of its body.
+"""uvicorn's HTTP protocol with two changes: an answer's head leaves together with the first piece of its body, and HTTP/1.0 gets no chunks.
 
-uvicorn writes them apart, and each write is a system call here and a wake-up at the client.
+uvicorn writes head and body apart, and each write is a system call here and a wake-up at the client. An answer without a
+length it sends in chunks, which HTTP/1.0 does not know: there the end of the connection is the end of the answer.
 """
 
 import asyncio
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _HEAD = b"HTTP/1.1 "
 
@@ -17,6 +18,31 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
         super().connection_made(cast(asyncio.Transport, _Joining(transport, self.loop)))
+
+    def on_headers_complete(self) -> None:
+        """See httptools.HttpRequestParser; the request's answer is asked for in a later turn of the loop."""
+        before = self.cycle
+        super().on_headers_complete()
+        if self.cycle is not before and self.scope["http_version"] == "1.0":
+            self.cycle.send = _Unchunked(self.cycle).send
+
+
+class _Unchunked:
+    """The answer to one HTTP/1.0 request; uvicorn closes the connection behind it."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._send = cycle.send
+        self._has_length = False
+
+    async def send(self, message: Any) -> None:
+        """uvicorn counts a body against its announced length: where none is, each piece is announced by itself."""
+        if message["type"] == "http.response.start":
+            self._has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
+        if not self._has_length:
+            self._cycle.chunked_encoding = False
+            self._cycle.expected_content_length = len(message["body"]) if "body" in message else 0
+        await self._send(message)
 
 
 class _Joining:

@@ -82,6 +82,24 @@ def test_a_body_that_looks_like_a_head_is_none() -> None:
     assert b"".join(written).endswith(b"\r\n\r\nHTTP/1.1 no\nHTTP/1.1 no\n")
 
 
+def test_http_1_0_gets_no_chunks_and_the_end_of_the_connection_is_the_end() -> None:
+    old = b" / HTTP/1.0\r\nhost: x\r\n\r\n"
+    sent = play(
+        EVENTS,
+        None,
+        body(b"a", more=True),
+        {"type": "http.response.body", "more_body": True},
+        body(b"bc"),
+        request=b"GET" + old,
+    )
+    head, _, told = b"".join(sent.written).partition(b"\r\n\r\n")
+    assert (told, sent.closed) == (b"abc", True)
+    assert b"transfer-encoding" not in head and b"connection: close" in head
+    sized = b"".join(play(START, body(b"hi"), request=b"GET" + old).written)
+    assert sized.endswith(b"\r\n\r\nhi") and b"content-length: 2\r\n" in sized
+    assert b"".join(play(EVENTS, body(b"unseen"), request=b"HEAD" + old).written).endswith(b"\r\n\r\n")
+
+
 def test_a_connection_that_is_closed_says_all_before() -> None:
     closing = play(START, body(b"hi"), request=b"GET / HTTP/1.0\r\n\r\n")
     assert closing.closed
