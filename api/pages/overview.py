@@ -1,6 +1,8 @@
 """`/dashboard`: what was spent on what, how the system stands, what ran last."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import Response
@@ -18,27 +20,56 @@ from engine.store.gauges import read_queue
 from engine.store.spend import DAY_US, spend
 from engine.store.workers import count_workers
 
+QUICK_S = 0.05
+SPARED = 20
+LONGEST_S = 60.0
 _LATEST_RUNS = 12
 _MOST_NAMES = 12
 PERIODS = {1: "Today", 7: "7 days", DAYS: "30 days"}
 
 
-async def overview(services: Services, asked: str) -> Response:
+class SpendKept:
+    """Sums of the last 30 days, kept for SPARED times as long as it took to read them, a minute at most. One for a process.
+
+    Pages refresh themselves: however many there are, they take a twentieth of a reader. What is read quickly is not kept.
+    """
+
+    def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
+        self._services = services
+        self._clock = clock
+        self._reading = asyncio.Lock()
+        self._rows: list[Row] = []
+        self._since = -1
+        self._good_until = 0.0
+
+    async def rows(self, since: int) -> list[Row]:
+        """By day, provider, model, workflow and key."""
+        async with self._reading:
+            if since != self._since or self._clock() >= self._good_until:
+                groups = ("day", "provider", "model", "workflow", "key")
+                began = self._clock()
+                self._rows = await self._services.database.read(lambda tx: spend(tx, groups, {"since": since}))
+                self._since = since
+                took = self._clock() - began
+                self._good_until = self._clock() + (min(SPARED * took, LONGEST_S) if took > QUICK_S else 0)
+            return self._rows
+
+
+async def overview(services: Services, kept: SpendKept, asked: str) -> Response:
     """The page; days are UTC, and `asked` is how many of them the sums by name cover. Raises: UserError for another number."""
     days = next((number for number in PERIODS if asked == str(number)), None)
     if days is None:
         raise UserError("invalid_parameter", "days has to be 1, 7 or 30", param="days")
     now = now_us()
     found = await services.database.read(lambda tx: _read(tx, now))
-    spent = _spend_values(found["spend"], now // DAY_US, days, found["keys"])
+    rows = await kept.rows((now // DAY_US - DAYS + 1) * DAY_US)
+    spent = _spend_values(rows, now // DAY_US, days, found["keys"])
     return await page("overview.html", {"here": "overview", "days": days, **found, **spent})
 
 
 def _read(tx: Tx, now: int) -> dict[str, Any]:
-    since = (now // DAY_US - DAYS + 1) * DAY_US
     queue = read_queue(tx, now)
     return {
-        "spend": spend(tx, ("day", "provider", "model", "workflow", "key"), {"since": since}),
         "keys": key_names(tx),
         "runs": run_rows(tx, {}, _LATEST_RUNS),
         "workers": count_workers(tx, now),

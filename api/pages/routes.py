@@ -1,12 +1,13 @@
 """The pages' addresses."""
 
 from fastapi import APIRouter, Request, Response
-from starlette.responses import HTMLResponse
+from fastapi.routing import APIRoute
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from api.pages.chat_page import chat_page
 from api.pages.deliveries_page import deliveries_page, send_again
 from api.pages.mcp_servers import check_servers, mcp_servers
-from api.pages.overview import overview
+from api.pages.overview import SpendKept, overview
 from api.pages.providers_page import check_providers, providers_page
 from api.pages.rendering import PageRoute, static_file
 from api.pages.run_list import Asked, run_list
@@ -23,14 +24,18 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["dashboard"], route_class=PageRoute, default_response_class=HTMLResponse)
     _page_routes(router, services)
     _outside_routes(router, services)
+    _slashed_routes(router)
+    _files_route(router)
     _button_routes(router, services)
     return router
 
 
 def _page_routes(router: APIRouter, services: Services) -> None:
+    spend_kept = SpendKept(services)
+
     @router.get("/dashboard", summary="Spend, the system's state, the latest runs")
     async def show_overview(days: str = str(DAYS)) -> Response:  # pyright: ignore[reportUnusedFunction]
-        return await overview(services, days)
+        return await overview(services, spend_kept, days)
 
     @router.get("/dashboard/runs", summary="All runs, by status, workflow, id or tag")
     async def show_runs(  # pyright: ignore[reportUnusedFunction]
@@ -60,8 +65,19 @@ def _page_routes(router: APIRouter, services: Services) -> None:
         return await workflow_page(services, name)
 
 
+def _slashed_routes(router: APIRouter) -> None:
+    """Each page's address with a slash behind it leads to the page, by a path alone: no proxy in front has to be known."""
+
+    async def without_slash(request: Request) -> Response:
+        query = f"?{request.url.query}" if request.url.query else ""
+        return RedirectResponse(request.url.path.rstrip("/") + query, 308)
+
+    for page in [route.path for route in router.routes if isinstance(route, APIRoute)]:
+        router.add_api_route(f"{page}/", without_slash, include_in_schema=False)
+
+
 def _outside_routes(router: APIRouter, services: Services) -> None:
-    """What the gateway reaches out to, and the pages' own files."""
+    """What the gateway reaches out to."""
 
     @router.get("/dashboard/chat", summary="A page to try a model")
     async def show_chat() -> Response:  # pyright: ignore[reportUnusedFunction]
@@ -75,6 +91,8 @@ def _outside_routes(router: APIRouter, services: Services) -> None:
     async def show_mcp() -> Response:  # pyright: ignore[reportUnusedFunction]
         return await mcp_servers(services)
 
+
+def _files_route(router: APIRouter) -> None:
     @router.get("/dashboard/static/{name}", include_in_schema=False)
     async def static(name: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         found = static_file(name)

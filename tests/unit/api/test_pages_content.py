@@ -1,5 +1,6 @@
 """What the pages show, and that nothing anyone wrote can do more than be shown."""
 
+import asyncio
 import re
 from collections.abc import Iterable
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ import pytest
 from stage import Stage
 from starlette.testclient import TestClient
 
+from api.pages.overview import SpendKept
 from engine.api_keys import NewKey, create_key, new_secret
 from engine.clock import now_us
 from engine.firing import fire
@@ -119,6 +121,34 @@ def test_the_overview_sums_by_provider_and_key_over_the_days_asked_for(stage: St
     assert "30 days $7.00 3 calls" in week.text
     for wrong in ("2", "many"):
         assert "days has to be 1, 7 or 30" in get(browser, f"/dashboard?days={wrong}", 400).text
+
+
+@pytest.mark.parametrize(
+    ("took_s", "later_s", "kept"), [(0.04, 0, False), (0.5, 9, True), (0.5, 11, False), (9, 59, True), (9, 61, False)]
+)
+def test_sums_that_take_long_to_read_are_kept_for_a_while(
+    stage: Stage, took_s: float, later_s: float, kept: bool
+) -> None:
+    def spend_once() -> None:
+        stage.settle(stage.open(scope=CallScope("r"), at_us=now_us()), cost_picousd=1)
+
+    async def look() -> tuple[int, int, int]:
+        times = iter([0, took_s, took_s, took_s + later_s] + [took_s + later_s] * 9)
+        sums = SpendKept(stage.services(), clock=lambda: next(times))
+        spend_once()
+        found = [await sums.rows(0)]
+        await asyncio.to_thread(spend_once)
+        found += [await sums.rows(0), await sums.rows(DAY_US)]
+        first, second, other = (int(sum(row["calls"] for row in rows)) for rows in found)
+        return first, second, other
+
+    assert asyncio.run(look()) == (1, 1 if kept else 2, 2)
+
+
+def test_an_address_with_a_slash_behind_it_leads_to_the_page(stage: Stage, browser: TestClient) -> None:
+    for address in ("/dashboard", "/dashboard/runs", "/dashboard/workflows/two%20words"):
+        answer = browser.get(f"{address}/?days=7")
+        assert (answer.status_code, answer.headers["location"]) == (308, f"{address}?days=7")
 
 
 def test_schedules_show_their_times_and_their_last_runs(stage: Stage, browser: TestClient) -> None:
