@@ -1,7 +1,7 @@
 """What a client sends to start a run, checked, and turned into the engine's submission. Shared by the three routes that start runs."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -252,19 +252,23 @@ async def check_models(services: Services, models: Mapping[str, str]) -> None:
             raise UserError("model_not_found", message, param=f"models.{step}")
 
 
-async def unknown_names(services: Services, definition: Definition, *, being_stored: bool = False) -> list[Mistake]:
+async def unknown_names(
+    services: Services, definition: Definition, *, being_stored: Sequence[Definition] = ()
+) -> list[Mistake]:
     """One mistake, with its place, for each name that leads nowhere and each value that what is named does not take.
 
-    Names made by expressions are not known yet, nor the tools of servers that nobody has needed so far.
+    `being_stored` are there already, as far as this goes: itself, and what is stored together with it. Names made by expressions are not known yet, nor the tools of servers that nobody has needed so far.
     """
-    calls = await _call_mistakes(services, definition, being_stored=being_stored)
+    calls = await _call_mistakes(services, definition, being_stored)
     found = [*calls, *await missing_names(services.router, services.bridge, definition)]
     return await asyncio.to_thread(located, definition, found) if found else []  # which reads the text once more
 
 
-async def _call_mistakes(services: Services, definition: Definition, *, being_stored: bool) -> list[Mistake]:
+async def _call_mistakes(
+    services: Services, definition: Definition, being_stored: Sequence[Definition]
+) -> list[Mistake]:
     """Of the workflows that it calls; a file in the workflows folder that nobody has taken up yet is."""
-    instead = {definition.name: definition} if being_stored else {}
+    instead = {each.name: each for each in being_stored}
 
     def look(tx: Tx) -> list[Mistake]:
         return call_mistakes(StoredLibrary(tx, services.catalogue, instead), definition)

@@ -1,11 +1,15 @@
 """Definitions over HTTP: store, read, validate. Every change is a new version."""
 
 import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from operator import itemgetter
 from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from api.asgi import MAX_BODY_BYTES, JsonAnswer, too_large
@@ -27,6 +31,7 @@ from engine.views import workflow_view
 from engine.workflow_graph import workflow_graph
 from engine.workflows import find, put, remove
 
+_MOST_BESIDE = 200
 _ECHO = {"id": "ask", "type": "llm", "model": "simulated/echo", "prompt": "Hello ${input.name}"}
 _YAML = "name: hello\nsteps:\n  - {id: ask, type: llm, model: simulated/echo, prompt: 'Hello ${input.name}'}\n"
 _BODY = {
@@ -38,7 +43,28 @@ _BODY = {
         },
     }
 }
+_TOGETHER = {"definition": _YAML, "beside": ["name: other\nsteps: [{id: a, type: set, value: 1}]\n"]}
+_ALSO_TOGETHER: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The definition; or, as JSON, its text as `definition` and in `beside` the texts of those that would be "
+        "stored together with it, which it may call.",
+        "content": {
+            "application/yaml": {"schema": {"type": "string"}, "example": _YAML},
+            "application/json": {"schema": {"type": "object"}, "example": _TOGETHER},
+        },
+    }
+}
 _STORED: dict[int | str, dict[str, Any]] = {200: {"description": "Changed, or the same"}, 201: {"description": "New"}}
+
+
+class _Together(BaseModel):
+    """A definition's text, and the texts of those that would be stored together with it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    definition: str
+    beside: list[str] = Field(default_factory=list[str], max_length=_MOST_BESIDE)
 
 
 def routes(services: Services) -> APIRouter:
@@ -115,10 +141,12 @@ def _writing_routes(router: APIRouter, services: Services) -> None:
         check_author(request.state.key)
         await services.database.write(lambda tx: remove(tx, name))
 
-    @router.post("/v1/workflows/validate", summary="Check a definition without storing it", openapi_extra=_BODY)
+    @router.post(
+        "/v1/workflows/validate", summary="Check a definition without storing it", openapi_extra=_ALSO_TOGETHER
+    )
     async def validate(request: Request) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        definition = await _checked(request, None)
-        warnings = await _warnings(services, definition)
+        definition, others = await _checked_together(request)
+        warnings = await _warnings(services, definition, others)
         unasked = await asyncio.to_thread(located, definition, await unasked_tools(services.bridge, definition))
         return {
             "valid": True,
@@ -131,6 +159,35 @@ async def _checked(request: Request, name: str | None) -> Definition:
     """Off the event loop: a hostile text takes seconds to refuse. Raises: UserError with every mistake."""
     text = await _text(request)
     return await asyncio.to_thread(load, text, name=name)
+
+
+async def _checked_together(request: Request) -> tuple[Definition, list[Definition]]:
+    """A definition, and those that would be stored together with it. Raises: UserError with every mistake of the first."""
+    text = await _text(request)
+    together = _together(request, text)
+    if together is None:
+        return await asyncio.to_thread(load, text), []
+    definition = await asyncio.to_thread(load, together.definition)
+    others: list[Definition] = []
+    for beside in together.beside:
+        with suppress(UserError):  # its mistakes are told where it is checked itself
+            others.append(await asyncio.to_thread(load, beside))
+    return definition, others
+
+
+def _together(request: Request, text: str) -> _Together | None:
+    """None where the body is the definition itself. Raises: UserError."""
+    if "json" not in request.headers.get("content-type", "") or '"definition"' not in text:
+        return None
+    try:
+        told: Any = json.loads(text)
+        return _Together.model_validate(told) if isinstance(told, dict) and "definition" in told else None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ValidationError):
+            found = error.errors()[0]
+            path = ".".join(map(str, found["loc"]))
+            raise UserError("invalid_request", f"{path}: {found['msg']}", param=path) from error
+        return None  # the language says what is wrong with the text
 
 
 async def _text(request: Request) -> str:
@@ -146,9 +203,11 @@ async def _text(request: Request) -> str:
         ) from error
 
 
-async def _warnings(services: Services, definition: Definition) -> list[dict[str, Any]]:
+async def _warnings(
+    services: Services, definition: Definition, others: Sequence[Definition] = ()
+) -> list[dict[str, Any]]:
     """What the text itself is warned of, and names that lead nowhere; a server that nobody has needed yet is asked for its tools."""
     if asks_tools(definition):
         await look_for_a_moment(services)
-    found = [*definition.warnings, *await unknown_names(services, definition, being_stored=True)]
+    found = [*definition.warnings, *await unknown_names(services, definition, being_stored=[*others, definition])]
     return [asdict(mistake) for mistake in found]

@@ -13,8 +13,9 @@ from typing import Any
 from engine.definition import Definition, Step
 from engine.expressions import ExpressionError, condition, reads, render, render_known
 from engine.foreseen import Foreseen, Times, together
-from engine.key_kinds import Rendering
+from engine.key_kinds import Key, Kind, Rendering
 from engine.keys import HANDLERS, STEP_TYPES
+from engine.messages import messages_mistake
 from engine.plain_values import given_mistake
 from engine.syntax import Read
 from engine.templates import unwrap
@@ -141,8 +142,7 @@ class _Foresight:
             try:
                 whether = rendering is Rendering.CONDITION
                 fields[name] = condition(value, scope) if whether else render(value, scope, blocks=blocks)
-                key = STEP_TYPES[step.type].keys[name]
-                wrong = None if rendering is not Rendering.VALUE else given_mistake(name, key, value, fields[name])
+                wrong = _wrong(STEP_TYPES[step.type].keys[name], name, value, fields[name])
                 whole, mistake = whole and wrong is None, mistake or wrong
             except ExpressionError as error:
                 whole, mistake = False, mistake or error.message
@@ -157,6 +157,13 @@ def foresee(definition: Definition, value: Mapping[str, Any]) -> list[Foreseen]:
     foresight.walk(definition.on_failure, _Around(MAYBE, failing=True))
     foresight.walk(definition.finally_, _Around(failing=True))
     return foresight.found
+
+
+def _wrong(key: Key, name: str, written: Any, value: Any) -> str | None:
+    """Why the step would refuse what its expressions gave."""
+    if key.kind is Kind.MESSAGES:
+        return messages_mistake(written, value)
+    return given_mistake(name, key, written, value) if key.rendering is Rendering.VALUE else None
 
 
 def _own_fields(step: Step) -> Iterator[tuple[str, Any, Rendering]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from aigateway.cli.definition_files import Checked
+from engine.calls import calling_steps
 from engine.definition import Definition
 from engine.errors import AIGatewayError, UserError
 
@@ -51,9 +52,13 @@ def _by_server(sound: Sequence[tuple[Checked, Definition]], config: str | None) 
 def _asked(client: "Client", sound: Sequence[tuple[Checked, Definition]]) -> str | None:
     from aigateway.client import mistake_of, path
 
-    for one, _ in sound:
+    for one, definition in sound:
+        beside = [other.text for other, _ in sound if other is not one]
         try:
-            answer = client.post_yaml(path("workflows", "validate"), one.text)
+            if beside and calling_steps(definition):  # of what is not stored yet, and of what is stored otherwise
+                answer = client.post(path("workflows", "validate"), {"definition": one.text, "beside": beside})
+            else:
+                answer = client.post_yaml(path("workflows", "validate"), one.text)
         except AIGatewayError as error:
             if not error.details:
                 typer.echo(f"aigateway: the server at {client.url} is not asked: {error.message}", err=True)

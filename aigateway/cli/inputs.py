@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -46,16 +47,33 @@ def parse_inputs(given: Sequence[str], option: str = "-i") -> Inputs:
 
 
 def typed_inputs(inputs: Inputs, declared: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The run's input: texts in the types of the JSON Schemas that the workflow declares; those without a type stay text.
+    """The run's input: texts in the types of the JSON Schemas that the workflow declares.
 
-    Raises: BadParameter for a text that cannot be read as any of its types.
+    Where a schema names no type itself (`anyOf`, `enum`, `$ref`), what it takes as text stays text, and else becomes the first
+    reading that it takes. Raises: BadParameter for a text that cannot be read as any of its types.
     """
     values = dict(inputs.values)
     for name in inputs.texts:
-        types = _types((declared or {}).get(name))
+        schema = (declared or {}).get(name)
+        types = _types(schema)
         if types and "string" not in types:
             values[name] = _read_as(name, values[name], types)
+        elif not types and isinstance(schema, Mapping) and schema:
+            values[name] = _read_by(cast("Mapping[str, Any]", schema), values[name])
     return values
+
+
+def _read_by(schema: Mapping[str, Any], text: str) -> Any:
+    """The first reading that fits; the text itself where none does: the server says what is wrong with it."""
+    from engine.json_schemas import schema_mistake, violations  # noqa: PLC0415  # takes 100 ms to import
+
+    if schema_mistake(schema) is None and violations(schema, text):
+        for read in _READERS.values():
+            with suppress(ValueError, RecursionError):
+                value = read(text.strip())
+                if not violations(schema, value):
+                    return value
+    return text
 
 
 def _types(schema: object) -> list[str]:

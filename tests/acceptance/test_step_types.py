@@ -232,3 +232,29 @@ def test_a_tools_parameters_are_checked_before_anything_runs(up: Gateway) -> Non
     error = called.json()["error"]
     assert (called.status_code, error["param"]) == (400, "params.repo_path"), error
     assert [mistake["path"] for mistake in error["details"]] == ["params.repo_path", "params.max_count"]
+
+
+def test_definitions_that_would_be_stored_together_are_checked_together(up: Gateway) -> None:
+    parent = "name: above\nsteps:\n  - {id: call, type: workflow, workflow: below, input: {n: text}}\n"
+    child = "name: below\ninputs: {n: {type: integer}}\nsteps: [{id: a, type: set, value: 1}]\n"
+
+    def warned(body: dict[str, object]) -> list[str]:
+        answer = up.http.post("/v1/workflows/validate", json=body)
+        assert answer.status_code == 200, answer.text
+        return [one["message"] for one in answer.json()["warnings"]]
+
+    assert "there is no workflow 'below'" in warned({"definition": parent})[0]
+    assert warned({"definition": parent, "beside": [child]}) == ["below, n: has to be integer, not string"]
+    assert warned({"definition": parent.replace("text", "5"), "beside": ["name: [", child]}) == []
+    for wrong in ({"definition": parent, "beside": child}, {"definition": parent, "besides": []}, {"definition": 5}):
+        refused = up.http.post("/v1/workflows/validate", json=wrong)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request"), refused.text
+    (up.folder / "above.yaml").write_text(parent)
+    (up.folder / "below.yaml").write_text(child)
+    up.environment["AIGATEWAY_URL"] = up.url
+    told = up.run("workflows", "validate", "above.yaml", "below.yaml")
+    alone = up.run("workflows", "validate", "above.yaml")
+    del up.environment["AIGATEWAY_URL"]
+    assert told.returncode == 0 and told.stdout == "above.yaml: ok, 1 warning\nbelow.yaml: ok\n", told
+    assert "above.yaml:3:" in told.stderr and "n: has to be integer, not string" in told.stderr
+    assert "there is no workflow" in alone.stderr

@@ -14,10 +14,11 @@ from engine.errors import UserError
 from engine.expressions import render, render_text
 from engine.json_schemas import violations
 from engine.llm_keys import AGENT, LLM, NOT_EXTRA
-from engine.plain_values import accepted, not_of_type, shown_expression
+from engine.messages import messages_mistake
+from engine.plain_values import accepted
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
-from engine.values import is_list, is_object, type_name
+from engine.values import is_list
 from providers.errors import ProviderError
 from providers.failover import Completed, Failover
 from providers.pricing import PriceBook
@@ -32,7 +33,6 @@ MAX_IMAGES_SIZE = 16 * 1024 * 1024  # characters of all pictures of a call
 LEAST_TOKENS = 256  # fewer than this are no answer worth paying for
 _OF_AGENTS = AGENT.keys.keys() - LLM.keys.keys()
 _NO_PARAMETERS = {"prompt", "messages", "system", "schema", "images", "extra", *_OF_AGENTS}
-_SPEAKING = ("system", "developer", "user")  # whose messages are nothing without content
 _LONG = 65_536  # characters of an answer; checking them takes some 20 ms
 _TOO_DEEP = f"it is nested too deeply: {MAX_DEPTH} levels are the limit"
 _ONE_PASS = FailoverPolicy(retries_per_target=0)
@@ -124,36 +124,13 @@ def _messages(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> list[Json]
         messages.append({"role": "system", "content": render_text(fields["system"], scope)})
     if "prompt" in fields:
         messages.append({"role": "user", "content": _content(fields, scope)})
-    told = fields.get("messages", [])
-    if isinstance(told, str):
-        return messages + _given(told, render(told, scope))
-    return messages + [_message(place, message, scope) for place, message in enumerate(told)]
-
-
-def _message(place: int, written: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:
-    """Raises: ExpressionError; UserError where its content is neither text nor parts."""
-    message: Json = render(written, scope, blocks=True)
-    content = message["content"]
-    if not isinstance(content, str) and not is_list(content):
-        told = not_of_type("text or a list of parts", content)
-        raise UserError("invalid_value", f"{shown_expression(written['content'])}messages[{place}].content {told}")
-    return message
-
-
-def _given(written: str, value: Any) -> list[Json]:
-    """Messages that an expression gave. Raises: UserError for what is no list of messages."""
-    if not is_list(value):
-        raise UserError("invalid_value", f"{written[:200]}: messages has to be a list, not {type_name(value)}")
-    if not value:
-        raise UserError("invalid_value", f"{written[:200]}: messages may not be empty")
-    for place, message in enumerate(value):
-        if not is_object(message) or not isinstance(message.get("role"), str):
-            raise UserError("invalid_value", f"{written[:200]}: messages[{place}] has to be an object with a role")
-        content = message.get("content")
-        if not isinstance(content, str) and not is_list(content) and message["role"] in _SPEAKING:
-            told = not_of_type("text or a list of parts", content)
-            raise UserError("invalid_value", f"{written[:200]}: messages[{place}].content {told}")
-    return [dict(message) for message in value]
+    if "messages" not in fields:
+        return messages
+    given: Any = render(fields["messages"], scope, blocks=is_list(fields["messages"]))
+    mistake = messages_mistake(fields["messages"], given)
+    if mistake is not None:
+        raise UserError("invalid_value", mistake)
+    return messages + [dict(message) for message in given]
 
 
 def _extra(fields: Mapping[str, Any], scope: Mapping[str, Any]) -> Json:

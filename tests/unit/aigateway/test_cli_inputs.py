@@ -33,6 +33,26 @@ def test_a_text_takes_its_declared_type(text: str, types: Any, value: Any) -> No
     assert (found, type(found)) == (value, type(value))
 
 
+@pytest.mark.parametrize(
+    ("text", "schema", "value"),
+    [
+        ("5", {"anyOf": [{"type": "integer"}, {"type": "boolean"}]}, 5),
+        ("true", {"oneOf": [{"type": "integer"}, {"type": "boolean"}]}, True),
+        ("null", {"anyOf": [{"type": "object"}, {"type": "null"}]}, None),
+        ('{"a": 1}', {"anyOf": [{"type": "object"}, {"type": "null"}]}, {"a": 1}),
+        ("5", {"anyOf": [{"type": "integer"}, {"type": "string"}]}, "5"),
+        ("5", {"anyOf": [{"type": "integer"}, {"type": "string", "minLength": 2}]}, 5),
+        ("2", {"enum": [1, 2]}, 2),
+        ("1.5", {"$ref": "#/$defs/n", "$defs": {"n": {"type": "number"}}}, 1.5),
+        ("7", {"allOf": [{"type": "number"}, {"maximum": 9}]}, 7),
+        ("word", {"anyOf": [{"type": "integer"}, {"type": "boolean"}]}, "word"),
+    ],
+)
+def test_a_text_becomes_what_one_of_several_schemas_takes(text: str, schema: Any, value: Any) -> None:
+    found = one(text, schema)
+    assert (found, type(found)) == (value, type(value))
+
+
 @pytest.mark.parametrize("schema", [None, {}, {"enum": ["5"]}, "integer", 3, {"type": 3}])
 def test_what_declares_no_type_stays_text(schema: Any) -> None:
     assert one("5", schema) == "5"

@@ -87,6 +87,16 @@ def test_what_is_known_is_rendered_and_the_rest_stays_as_written() -> None:
             "a",
             "items has to be a list",
         ),
+        (
+            '[{id: a, type: llm, model: m, messages: "${input.kind}"}]',
+            "a",
+            "${input.kind}: messages has to be a list, not text",
+        ),
+        (
+            '[{id: a, type: llm, model: m, messages: [{role: user, content: "${1 + 1}"}]}]',
+            "a",
+            "${1 + 1}: messages[0].content has to be text or a list of parts, not a number",
+        ),
         ('[{id: a, type: set, value: 0, output: z}, {id: b, type: set, value: "${1 / z}"}]', "b", "division"),
     ],
 )
