@@ -2,7 +2,7 @@
 
 from engine.store.connections import connector
 
-NEWEST = "0016"
+NEWEST = "0017"
 """The newest migration's id; a test holds it to the migrations folder."""
 
 _STORED = "SELECT version_num FROM alembic_version"

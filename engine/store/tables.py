@@ -116,7 +116,7 @@ runs = Table(
     Index(None, "workflow_name", "id"),
     Index(None, "deadline_us"),
     Index(None, "request_id"),
-    Index("ix_runs_parent_run_id", "parent_run_id", **where("parent_run_id IS NOT NULL")),
+    Index("ix_runs_parent", "parent_run_id", "parent_step_id", **where("parent_run_id IS NOT NULL")),
     Index("ix_runs_answers_to", "answers_to", **where("answers_to IS NOT NULL")),
     # Each firing is one run.
     Index("uq_runs_firing", "schedule_id", "scheduled_us", unique=True, **where("schedule_id IS NOT NULL")),
