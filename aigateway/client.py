@@ -16,6 +16,7 @@ from engine.errors import AIGatewayError, FatalError, Mistake, RetryableError
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CONNECT_S = 5.0
 _ANSWER_S = 60.0
+_MOST_A_PAGE = 200
 LONG_POLL_S = 20
 """How long a status request waits on the server for a change; below every proxy's idle limit."""
 
@@ -59,12 +60,13 @@ class Client:
         """The decoded body of a GET; parameters that are None are left out."""
         return self._send("GET", path, params=params)
 
-    def get_all(self, path: str) -> dict[str, Any]:
+    def get_all(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A list whole, however many pages it has."""
-        answer = self.get(path)
+        asked = {**(params or {}), "limit": _MOST_A_PAGE}
+        answer = self.get(path, asked)
         cursor = answer["next_cursor"]
         while cursor is not None:
-            page = self.get(path, {"cursor": cursor})
+            page = self.get(path, {**asked, "cursor": cursor})
             answer["data"] += page["data"]
             cursor = page["next_cursor"]
         return answer | {"next_cursor": None}

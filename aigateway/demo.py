@@ -141,7 +141,7 @@ class _Play:
         deadline = time.monotonic() + _LIMIT_S
         while time.monotonic() < deadline:
             run = self._client.get(path("runs", run_id))
-            steps: list[Json] = self._client.get(path("runs", run_id, "steps"))["data"]
+            steps: list[Json] = self._client.get_all(path("runs", run_id, "steps"))["data"]
             self._tell(steps)
             self._narrator.show(run, steps)
             if reached(run, steps):

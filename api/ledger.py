@@ -112,9 +112,9 @@ class SpendQuery(BaseModel):
 
 
 class SpendPageQuery(SpendQuery):
-    """The same, all of it or a page at a time."""
+    """The same, a page at a time."""
 
-    limit: int | None = None
+    limit: int = 50
     cursor: str | None = None
 
 

@@ -45,14 +45,14 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["mcp"])
 
     @router.get("/v1/mcp/servers", summary="Every configured MCP server and how it stands")
-    async def servers(limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    async def servers(limit: int = 50, cursor: str | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         await look_for_a_moment(services)
         rows = [asdict(state) for state in await services.bridge.servers()]
         return part(rows, limit, cursor, name=itemgetter("name"))
 
     @router.get("/v1/mcp/tools", summary="Every tool of every server that can be reached")
     async def tools(  # pyright: ignore[reportUnusedFunction]
-        passed: bool = False, limit: int | None = None, cursor: str | None = None
+        passed: bool = False, limit: int = 50, cursor: str | None = None
     ) -> dict[str, Any]:
         """With `passed`, what clients of `/mcp` see: nothing unless `mcp.pass_tools` is set, and what a moment's look finds."""
         if passed and services.pass_tools:

@@ -56,14 +56,12 @@ def tag_filter(text: str | None) -> tuple[str, str] | None:
     return key, value
 
 
-def part(
-    rows: Sequence[Row], limit: int | None, cursor: str | None, *, name: Callable[[Row], object]
-) -> dict[str, object]:
-    """A list answer from a list that is short enough to be read whole; without a limit it is told whole.
+def part(rows: Sequence[Row], limit: int, cursor: str | None, *, name: Callable[[Row], object]) -> dict[str, object]:
+    """A list answer from a list that is short enough to be read whole.
 
     The cursor is the name of the last row that was shown. Raises: UserError.
     """
-    size = len(rows) if limit is None else check_limit(limit)
+    size = check_limit(limit)
     start = 0 if cursor is None else next((n for n, row in enumerate(rows, 1) if str(name(row)) == cursor), None)
     if start is None:
         raise _not_a_cursor()

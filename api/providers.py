@@ -20,7 +20,7 @@ def routes(services: Services) -> APIRouter:
     router = APIRouter(tags=["models"])
 
     @router.get("/v1/providers", summary="Configured providers, and which of their models rest after failures")
-    async def show(limit: int | None = None, cursor: str | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
+    async def show(limit: int = 50, cursor: str | None = None) -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
         resting = await services.database.read(lambda tx: health_view(tx, now_us()))
         data: list[dict[str, Any]] = []
         for provider in services.router.providers:

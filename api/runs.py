@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncGenerator, Callable
 from decimal import Decimal
 from operator import itemgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,8 +33,9 @@ from engine.states import RUN_ENDED, RunStatus
 from engine.store.database import Row, Tx
 from engine.store.events import history_since
 from engine.store.runs import list_runs
+from engine.store.step_pages import steps_in_order
 from engine.transition import Ring
-from engine.views import deliveries_view, event_view, run_links, run_view, steps_view
+from engine.views import deliveries_view, event_view, run_links, run_view, some_steps_view, step_ids
 from engine.webhook_outbox import redeliver
 
 _EVENTS_AT_ONCE = 500
@@ -156,11 +157,10 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
 
     @router.get("/v1/runs/{run_id}/steps", response_model=_Json, summary="A run's steps in the order they ran")
     async def steps(  # pyright: ignore[reportUnusedFunction]
-        run_id: str, limit: int | None = None, cursor: str | None = None
+        run_id: str, limit: int = 50, cursor: str | None = None
     ) -> JsonAnswer:
         await services.run_watch.run(run_id)
-        rows = await services.database.read(lambda tx: steps_view(tx, run_id))
-        return JsonAnswer(part(rows, limit, cursor, name=itemgetter("id")))
+        return JsonAnswer(await services.database.read(lambda tx: _steps_page(tx, run_id, limit, cursor)))
 
     @router.get("/v1/runs/{run_id}/events", summary="A run's history, as JSON or as a live stream")
     async def events(  # pyright: ignore[reportUnusedFunction]
@@ -180,6 +180,14 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
         shown = rows[:limit]
         more = str(shown[-1]["seq"]) if len(rows) > len(shown) else None
         return JsonAnswer({"object": "list", "data": [event_view(row) for row in shown], "next_cursor": more})
+
+
+def _steps_page(tx: Tx, run_id: str, limit: int, cursor: str | None) -> dict[str, object]:
+    """All in one moment of the database. Raises: UserError."""
+    order = steps_in_order(tx, run_id)
+    found = part(step_ids(order), limit, cursor, name=itemgetter("id"))
+    keys = {str(row["id"]) for row in cast(list[Row], found["data"])}
+    return found | {"data": some_steps_view(tx, run_id, order, keys)}
 
 
 def _control_routes(router: APIRouter, services: Services) -> None:
@@ -256,7 +264,7 @@ async def _payload(request: Request) -> Any:
 def _webhook_routes(router: APIRouter, services: Services) -> None:
     @router.get("/v1/runs/{run_id}/webhooks", summary="The run's webhook deliveries with every try, newest first")
     async def deliveries(  # pyright: ignore[reportUnusedFunction]
-        run_id: str, limit: int | None = None, cursor: str | None = None
+        run_id: str, limit: int = 50, cursor: str | None = None
     ) -> dict[str, Any]:
         await services.run_watch.run(run_id)
         rows = await services.database.read(lambda tx: deliveries_view(tx, run_id))

@@ -105,7 +105,7 @@ def _reading_routes(router: APIRouter, services: Services) -> None:
 
     @router.get("/v1/workflows/{name}/versions", summary="All versions of a definition, newest first")
     async def versions(  # pyright: ignore[reportUnusedFunction]
-        name: str, limit: int | None = None, cursor: str | None = None
+        name: str, limit: int = 50, cursor: str | None = None
     ) -> dict[str, Any]:
         rows = await services.database.read(lambda tx: list_versions(tx, name))
         if not rows:

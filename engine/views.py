@@ -1,6 +1,7 @@
 """Rows as the JSON that users see (contract §3): runs, steps, requests, deliveries, events, workflows."""
 
 from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from engine.clock import iso
@@ -13,7 +14,8 @@ from engine.store.events import last_pause
 from engine.store.json_text import loads
 from engine.store.payloads import unpack
 from engine.store.requests import run_sums
-from engine.store.whole_runs import whole_run
+from engine.store.step_pages import attempts_among, calls_among, children_among, steps_among
+from engine.store.whole_runs import WholeRun, whole_run
 
 
 def run_view(tx: Tx, run: Row) -> dict[str, Any]:
@@ -79,23 +81,45 @@ def usage_view(sums: Row) -> dict[str, int]:
 
 def steps_view(tx: Tx, run_id: str) -> list[dict[str, Any]]:
     """A run's steps in the order they ran, each with its attempts and their calls."""
-    calls: dict[tuple[str, int | None], list[Row]] = defaultdict(list)
     whole = whole_run(tx, run_id)
-    for call in whole.calls:
+    return _views(tx, whole, _parts(whole.steps))
+
+
+def step_ids(order: Sequence[Row]) -> list[Row]:
+    """Of rows of `steps_in_order` those that `steps_view` tells, each with nothing but its `id`."""
+    return [{"id": row["key"]} for row in order if row["type"] not in PARTS]
+
+
+def some_steps_view(tx: Tx, run_id: str, order: Sequence[Row], keys: Collection[str]) -> list[dict[str, Any]]:
+    """What `steps_view` tells of the steps with these ids, at most a page of them; `order` are all as `steps_in_order` gives them."""
+    ids = [row["id"] for row in order if row["key"] in keys]
+    calls = calls_among(tx, run_id, list(keys))
+    page = WholeRun(steps_among(tx, ids), attempts_among(tx, ids), calls, children_among(tx, run_id, ids))
+    return _views(tx, page, _parts(order))
+
+
+def _parts(rows: Sequence[Row]) -> dict[str, str | None]:
+    """What stands for the steps inside it, and is not told itself, with where it stands."""
+    return {row["key"]: row["parent_key"] for row in rows if row["type"] in PARTS}
+
+
+def _views(tx: Tx, found: WholeRun, parts: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """`found`: these steps, with attempts and calls of theirs, and of others too."""
+    calls: dict[tuple[str, int | None], list[Row]] = defaultdict(list)
+    for call in found.calls:
         calls[call["step_id"], call["attempt"]].append(call)
     attempts: dict[str, list[Row]] = defaultdict(list)
-    for attempt in whole.attempts:
+    for attempt in found.attempts:
         attempts[attempt["step_id"]].append(attempt)
-    parts = {row["key"]: row["parent_key"] for row in whole.steps if row["type"] in PARTS}
     views: list[dict[str, Any]] = []
-    for row in whole.steps:
+    for row in found.steps:
         if row["type"] in PARTS:
-            continue  # what it stands for is seen in the steps inside it
+            continue
         view = _step_view(tx, row, attempts[row["id"]], calls)
         view["parent"] = parts.get(row["parent_key"], row["parent_key"])
         if row["type"] == "mcp_tool" and (row["input_json"] or row["input_digest"]):
             view["call"] = _call_view(tx, row)
-        views.append(view | _child_view(tx, whole.children[row["id"]]) if row["id"] in whole.children else view)
+        views.append(view | _child_view(tx, found.children[row["id"]]) if row["id"] in found.children else view)
     return views
 
 

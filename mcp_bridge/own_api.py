@@ -122,7 +122,7 @@ class OwnApi:
             if run["status"] in _STOPPED:
                 return run_answer(run)
             if progress is not None:
-                steps = (await self._patiently(f"/v1/runs/{run_id}/steps", headers))["data"]
+                steps = await self._steps(run_id, headers)
                 await progress(round(loop.time() - started, 1), _standing(run, steps))
 
     async def _look(self, arguments: Mapping[str, Any], headers: Headers) -> Answer:
@@ -130,6 +130,16 @@ class OwnApi:
         if not isinstance(run_id, str) or len(run_id) > MAX_NAME:
             raise UserError("invalid_input", "run_id has to be the id of a run", param="run_id")
         return run_answer(await self._ask("GET", f"/v1/runs/{quote(run_id, safe='')}?wait={_SILENT_POLL_S}", headers))
+
+    async def _steps(self, run_id: str, headers: Headers) -> list[Any]:
+        steps: list[Any] = []
+        cursor = ""
+        while True:
+            page = await self._patiently(f"/v1/runs/{run_id}/steps?limit=200{cursor}", headers)
+            steps += page["data"]
+            if page["next_cursor"] is None:
+                return steps
+            cursor = f"&cursor={quote(page['next_cursor'], safe='')}"
 
     async def _patiently(self, path: str, headers: Headers) -> Any:
         """A server that restarts meanwhile is waited for, a minute."""

@@ -102,7 +102,15 @@ class Gateway:
 
     def steps(self, run_id: str) -> dict[str, dict[str, Any]]:
         """The run's steps by id."""
-        return {step["id"]: step for step in self.http.get(f"/v1/runs/{run_id}/steps").json()["data"]}
+        page: dict[str, Any] = {"next_cursor": None}
+        steps: dict[str, dict[str, Any]] = {}
+        while not steps or page["next_cursor"] is not None:
+            asked = {"limit": 200} | ({} if page["next_cursor"] is None else {"cursor": page["next_cursor"]})
+            page = self.http.get(f"/v1/runs/{run_id}/steps", params=asked).json()
+            steps |= {step["id"]: step for step in page["data"]}
+            if not page["data"]:
+                break
+        return steps
 
     def worker_pids(self) -> list[int]:
         """The living worker processes of this installation."""

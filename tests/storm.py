@@ -152,7 +152,7 @@ def wait_for_all(up: Gateway, ids: Collection[str]) -> None:
 
 def state_of(up: Gateway, run_id: str) -> dict[str, Any]:
     """What a run that does not end looks like."""
-    steps = asked(up, "GET", f"/v1/runs/{run_id}/steps")["data"]
+    steps = asked(up, "GET", f"/v1/runs/{run_id}/steps?limit=200")["data"]
     events = asked(up, "GET", f"/v1/runs/{run_id}/events")["data"]
     open_steps = [step for step in steps if step["status"] not in ("succeeded", "failed", "skipped", "cancelled")]
     return {"run": asked(up, "GET", f"/v1/runs/{run_id}"), "open": open_steps, "events": events[-12:]}

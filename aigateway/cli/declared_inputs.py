@@ -33,6 +33,6 @@ def of_run(client: "Client", run: Mapping[str, Any]) -> Mapping[str, Any] | None
 
     if run["version"] is None:
         return {name: {"type": _TYPES[type(value)]} for name, value in run["input"].items() if type(value) in _TYPES}
-    versions = client.get(path("workflows", run["workflow"], "versions"))["data"]
+    versions = client.get_all(path("workflows", run["workflow"], "versions"))["data"]
     source = next((one["config_yaml"] for one in versions if one["version"] == run["version"]), "")
     return plain_definition(source).get("inputs")

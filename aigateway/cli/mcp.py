@@ -39,7 +39,7 @@ def serve(context: typer.Context, *, config: ConfigOption = None) -> None:
 def tools(*, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Lists the tools of all connected servers."""
     with connect(config) as client:
-        answer = client.get("/v1/mcp/tools")
+        answer = client.get_all("/v1/mcp/tools")
     if as_json:
         print_json(answer)
         return
@@ -53,7 +53,7 @@ def tools(*, as_json: JsonOption = False, config: ConfigOption = None) -> None:
 def servers(*, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Lists the configured servers and how each one is."""
     with connect(config) as client:
-        answer = client.get("/v1/mcp/servers")
+        answer = client.get_all("/v1/mcp/servers")
     if as_json:
         print_json(answer)
         return

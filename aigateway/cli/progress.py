@@ -35,7 +35,7 @@ def follow(client: Client, run_id: str, view: View) -> Json:
     with _show(view) as show:
         for run in _rounds(client, run_id, LONG_POLL_S if view == "silent" else _LIVE_POLL_S):
             if view != "silent":
-                show(run, _patiently(lambda: client.get(path("runs", run_id, "steps")))["data"])
+                show(run, _patiently(lambda: client.get_all(path("runs", run_id, "steps")))["data"])
             if run["status"] in STOPPED:
                 return run
     raise AssertionError("rounds never end by themselves")

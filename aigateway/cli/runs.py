@@ -207,4 +207,4 @@ def _print_run(run: dict[str, Any], *, as_json: bool) -> None:
 def _run_and_steps(client: "Client", run_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from aigateway.client import path
 
-    return client.get(path("runs", run_id)), client.get(path("runs", run_id, "steps"))["data"]
+    return client.get(path("runs", run_id)), client.get_all(path("runs", run_id, "steps"))["data"]

@@ -40,7 +40,7 @@ def spend(
         if csv is not None:
             _write(csv, client.text("/v1/spend.csv", params))
             return
-        answer = client.get("/v1/spend", params)
+        answer = client.get_all("/v1/spend", params)
     if as_json:
         print_json(answer)
     else:

@@ -208,7 +208,7 @@ def test_pages_of_runs(up: Gateway) -> None:
 
 
 def test_every_list_has_pages(up: Gateway) -> None:
-    """Those that are told whole without a limit too; what is in the pages is what is in the list."""
+    """What is in the pages is what is in the list; without a limit a page has 50."""
     _, run = (up.finished(up.submit("double", {"n": n})) for n in range(2))
     for n in range(3):
         named = {"name": f"listed-{n}", "steps": [{"id": "a", "type": "set", "value": 1}]}

@@ -258,3 +258,14 @@ def test_definitions_that_would_be_stored_together_are_checked_together(up: Gate
     assert told.returncode == 0 and told.stdout == "above.yaml: ok, 1 warning\nbelow.yaml: ok\n", told
     assert "above.yaml:3:" in told.stderr and "n: has to be integer, not string" in told.stderr
     assert "there is no workflow" in alone.stderr
+
+
+def test_a_page_of_steps_has_fifty_unless_told_otherwise(up: Gateway) -> None:
+    inner = {"id": "one", "type": "set", "value": "${item}"}
+    each = {"id": "each", "type": "foreach", "items": "${range(230)}", "steps": [inner]}
+    run_id = up.submit({"name": "many", "steps": [each]}, {})
+    assert up.finished(run_id)["status"] == "succeeded"
+    page = up.http.get(f"/v1/runs/{run_id}/steps").json()
+    assert len(page["data"]) == 50 and page["next_cursor"] == page["data"][-1]["id"]
+    steps = up.steps(run_id)
+    assert list(steps)[:50] == [step["id"] for step in page["data"]] and len(steps) == 1 + 230

@@ -155,7 +155,7 @@ def test_a_run_survives_death_at(point: str, moment: str, tmp_path: Path, databa
 def check(up: Gateway, patient: Patient, run_id: str, upstream: OpenAIUpstream, receiver: Receiver) -> None:
     """Each finished step was called once more than it was interrupted, every call has a row, the webhook has one id."""
     rows = patient.ask("GET", "/v1/requests", params={"run": run_id, "limit": 200}).json()["data"]
-    steps = {step["id"]: step for step in patient.ask("GET", f"/v1/runs/{run_id}/steps").json()["data"]}
+    steps = {step["id"]: step for step in patient.ask("GET", f"/v1/runs/{run_id}/steps?limit=200").json()["data"]}
     calls = upstream.control.count(model="gpt-6-luna") + upstream.control.count(model="gpt-6-sol")
     assert calls <= len(rows)  # an intent may have died before its call, never the other way round
     for step in steps.values():
@@ -216,7 +216,11 @@ def test_signals_children_forks_and_kept_results_survive_death_at(
         again = patient.ask("GET", f"/v1/runs/{forked.json()['id']}", params={"wait": 40}).json()
         assert (again["status"], again["output"]) == ("succeeded", "done"), (again, up.logs())
         assert marker.exists(), f"nobody died at {point}"
-        [ask] = [step for step in patient.ask("GET", f"/v1/runs/{run_id}/steps").json()["data"] if step["id"] == "ask"]
+        [ask] = [
+            step
+            for step in patient.ask("GET", f"/v1/runs/{run_id}/steps?limit=200").json()["data"]
+            if step["id"] == "ask"
+        ]
         in_flight = [attempt["status"] for attempt in ask["attempts"]].count("lost")  # a call that a death cut off
         assert (
             1 <= upstream.control.count() <= 1 + in_flight

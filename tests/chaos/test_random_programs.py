@@ -49,7 +49,7 @@ def check(storm: Storm, program: Program) -> None:
         assert (run["status"], run["output"]) == program.outcome, (program.body, run)
     events = asked(storm.up, "GET", f"/v1/runs/{program.id}/events")["data"]
     assert [event["id"] for event in events] == list(range(1, len(events) + 1))
-    for step in asked(storm.up, "GET", f"/v1/runs/{program.id}/steps")["data"]:
+    for step in asked(storm.up, "GET", f"/v1/runs/{program.id}/steps?limit=200")["data"]:
         assert step["status"] in ENDED, step
         statuses = [attempt["status"] for attempt in step["attempts"]]
         assert statuses.count("succeeded") <= 1 and "running" not in statuses, step

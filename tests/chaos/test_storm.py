@@ -51,7 +51,7 @@ def check(up: Gateway, ids: list[str], upstream: OpenAIUpstream, receiver: Recei
     for number, run_id in enumerate(ids):
         run = asked(up, "GET", f"/v1/runs/{run_id}")
         assert (run["status"], run["output"]) == ("succeeded", number), run
-        rows_of_all += check_steps(asked(up, "GET", f"/v1/runs/{run_id}/steps")["data"], upstream, number)
+        rows_of_all += check_steps(asked(up, "GET", f"/v1/runs/{run_id}/steps?limit=200")["data"], upstream, number)
     assert rows_of_all >= upstream.control.count()
     deadline = time.monotonic() + 120
     while (missing := len(ids) - len({headers["webhook-id"] for headers, _ in receiver.got})) > 0:

@@ -57,9 +57,14 @@ class Gateway:
         self.asked.append((method, path, body))
         where = path.partition("?")[0]
         if where in self.answers:
-            return self.answers[where]
+            status, answer = self.answers[where]
+            return status, {"next_cursor": None, **answer} if isinstance(answer, dict) and "data" in answer else answer
         if where.endswith("/steps"):
-            return 200, {"object": "list", "data": self.steps[min(self._looks, len(self.steps)) - 1]}
+            return 200, {
+                "object": "list",
+                "next_cursor": None,
+                "data": self.steps[min(self._looks, len(self.steps)) - 1],
+            }
         if method == "POST":
             return 202, {"id": "r1", "status": "queued", "links": {}}
         if where == "/v1/runs/r1":
@@ -335,7 +340,7 @@ def test_spend_is_shown_and_written(tmp_path: Path) -> None:
     )
     gateway.answers["/v1/spend.csv"] = (200, "model,cost_usd\r\nm,0.5\r\n")
     assert aigateway(gateway, "spend", "--by", "model", cwd=tmp_path)[:2] == (0, "m\t3\t$0.50\t1\t9\n")
-    assert gateway.asked[-1][1] == "/v1/spend?group_by=model"
+    assert gateway.asked[-1][1] == "/v1/spend?group_by=model&limit=200"
     assert aigateway(gateway, "spend", "--by", "model,tag", "--json", cwd=tmp_path)[0] == 0
     assert aigateway(gateway, "spend", "--since", "2026-11-01", "--csv", "out.csv", cwd=tmp_path)[0] == 0
     assert (tmp_path / "out.csv").read_bytes() == b"model,cost_usd\r\nm,0.5\r\n"
