@@ -31,9 +31,9 @@ class StepBook:
             refuse_unknown_price(intent)
         try:
             refused = await self._database.write(lambda tx: open_call(tx, self._held, intent))
-        except (
-            RetryableError
-        ) as error:  # the intent may be there all the same: nothing was sent, and nobody will say so later
+        except RetryableError as error:
+            # The intent may be there all the same: nothing was sent, and nobody will say so later. `providers.booking` says it of a
+            # model's call too, and the first settlement stands; calls of tools and plain requests have this place alone.
             await self.settle(settle_free(intent, now_us(), ErrorClass.CONNECTION, f"not sent: {error.message}"))
             raise
         if refused is not None:
