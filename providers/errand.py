@@ -8,7 +8,7 @@ from providers.abilities import Needs, has_images, has_tools
 from providers.pricing import DEFAULT_MAX_TOKENS
 from providers.provider import AttemptInfo, Json, ProviderType
 from providers.routing import Candidate, Route
-from providers.shapes import as_count
+from providers.shapes import LARGEST_COUNT, as_count
 from providers.strategies import Size
 from providers.usage import asks_for_an_hour, estimate_prompt_tokens
 from providers.wording import Request, Wording
@@ -62,7 +62,7 @@ class Errand:
         """The most output tokens that all its choices may have."""
         if self.kind is not CallKind.CHAT:
             return 0
-        return (self.asked_limit or DEFAULT_MAX_TOKENS) * self.choices
+        return min((self.asked_limit or DEFAULT_MAX_TOKENS) * self.choices, LARGEST_COUNT)
 
     @property
     def choices(self) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 from providers.provider import Json
 
-_LARGEST_COUNT = 10**12  # tokens; more is a mistake of the upstream, and its price would not fit a column
+LARGEST_COUNT = 10**9  # tokens; more is a mistake of the upstream, and its price would not fit a column
 
 
 def as_object(value: Any) -> Json:
@@ -29,7 +29,7 @@ def as_text(value: Any) -> str:
 
 def as_count(value: Any) -> int | None:
     """`value` where it is a whole number that is not negative and no nonsense, else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST_COUNT else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_COUNT else None
 
 
 def text_of(content: Any) -> str:

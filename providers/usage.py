@@ -11,15 +11,18 @@ from providers.shapes import as_count, as_list, as_object, as_objects
 
 IMAGE_TOKENS = 1000  # about what a full-size picture costs; its base64 text is not read as tokens
 MESSAGE_TOKENS = 4  # the frame around each message
+_LARGEST_COST_USD = 1_000_000  # of one call; more is a mistake of the upstream, and would not fit a column
 _PROMPT_KEYS = ("input", "system", "instructions", "tools", "response_format", "output_config", "text")
 
 
 def usage_from_openai(told: Any) -> Usage | None:
-    """OpenAI's `usage` in disjoint buckets (its `prompt_tokens` includes cached ones), or None where it tells no counts."""
+    """OpenAI's `usage` in disjoint buckets (its `prompt_tokens` includes cached ones), or None where it tells no counts that make sense.
+
+    xAI and Gemini leave what was thought out of `completion_tokens` and charge for it as output: it is in `total_tokens` alone.
+    """
     fields = as_object(told)
-    prompt = as_count(fields.get("prompt_tokens"))
-    output = as_count(fields.get("completion_tokens"))
-    if prompt is None and output is None:
+    prompt, output = _told_count(fields, "prompt_tokens"), _told_count(fields, "completion_tokens")
+    if prompt is None or output is None or not prompt + output:
         return None
     details = as_object(fields.get("prompt_tokens_details"))
     cached = as_count(details.get("cached_tokens"))
@@ -27,13 +30,23 @@ def usage_from_openai(told: Any) -> Usage | None:
         cached = as_count(fields.get("prompt_cache_hit_tokens")) or 0  # DeepSeek's name
     written = as_count(details.get("cache_write_tokens")) or 0
     reasoning = as_count(as_object(fields.get("completion_tokens_details")).get("reasoning_tokens")) or 0
+    if cached + written <= prompt:
+        output = max(output, (as_count(fields.get("total_tokens")) or 0) - prompt)
     return Usage(
-        input=max(0, (prompt or 0) - cached - written),
+        input=max(0, prompt - cached - written),
         cache_read=cached,
         cache_write=written,
-        output=output or 0,
+        output=output,
         reasoning=reasoning,
     )
+
+
+def _told_count(fields: Json, key: str) -> int | None:
+    """A count that is there, or 0 (embeddings have no output); None where what is there is no count."""
+    value: Any = fields.get(key)
+    if isinstance(value, float) and value.is_integer():  # some servers count in floats
+        value = int(value)
+    return 0 if value is None else as_count(value)
 
 
 def usage_to_openai(usage: Usage) -> Json:
@@ -61,7 +74,7 @@ def reported_cost_picousd(told: Any) -> int | None:
         usd = Decimal(str(cost))
     except InvalidOperation:
         return None
-    return to_picousd(usd) if usd.is_finite() and usd >= 0 else None
+    return to_picousd(usd) if usd.is_finite() and 0 <= usd <= _LARGEST_COST_USD else None
 
 
 def estimate_prompt_tokens(body: Json) -> int:

@@ -2,7 +2,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from engine.ledger import CostSource, Usage
@@ -143,14 +143,45 @@ def test_lookups_are_remembered_in_a_bounded_number() -> None:
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_usage_goes_to_openais_shape_and_back(a: int, b: int, c: int, d: int) -> None:
     usage = Usage(a, b, c, d)
+    assume(usage.total_tokens)
     assert usage_from_openai(usage_to_openai(usage)) == usage
 
 
 @pytest.mark.parametrize(
-    "told", [None, 5, "x", [], {}, {"prompt_tokens": None}, {"prompt_tokens": "7"}, {"prompt_tokens": True}]
+    "told",
+    [
+        None,
+        5,
+        "x",
+        [],
+        {},
+        {"prompt_tokens": None},
+        {"prompt_tokens": "7"},
+        {"prompt_tokens": True},
+        {"prompt_tokens": -5, "completion_tokens": 4},
+        {"prompt_tokens": 10.5, "completion_tokens": 4},
+        {"prompt_tokens": 10**30, "completion_tokens": 4},
+        {"prompt_tokens": 0, "completion_tokens": 0},
+    ],
 )
 def test_usage_that_tells_nothing_is_none(told: Any) -> None:
     assert usage_from_openai(told) is None
+
+
+def test_what_was_thought_is_output_where_only_the_total_tells_it() -> None:
+    told: dict[str, Any] = {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135}  # Gemini
+    assert usage_from_openai(told) == Usage(input=32, output=103)
+    told["completion_tokens_details"] = {"reasoning_tokens": 94}  # xAI
+    assert usage_from_openai(told) == Usage(input=32, output=103, reasoning=94)
+    told |= {"completion_tokens": 103}  # OpenAI
+    assert usage_from_openai(told) == Usage(input=32, output=103, reasoning=94)
+    assert usage_from_openai({"prompt_tokens": 10.0, "completion_tokens": 4.0}) == Usage(input=10, output=4)
+    beside = {"prompt_tokens": 10, "total_tokens": 64, "completion_tokens": 4, "prompt_cache_hit_tokens": 50}
+    assert usage_from_openai(beside) == Usage(cache_read=50, output=4)  # the rest of this total is no output
+
+
+def test_a_price_that_makes_no_sense_is_none() -> None:
+    assert [reported_cost_picousd({"cost": cost}) for cost in (1e300, "1e12", -1, "NaN")] == [None] * 4
 
 
 def test_cached_tokens_are_taken_out_of_the_prompt() -> None:
