@@ -17,7 +17,7 @@ from typing import Any
 from engine.errors import AIGatewayError
 from engine.states import ErrorClass
 from providers.provider import AttemptInfo
-from providers.shapes import as_object
+from providers.shapes import as_list, as_object
 
 
 class ProviderError(AIGatewayError):
@@ -120,6 +120,7 @@ _BY_STATUS: Mapping[int, ErrorClass] = {
     529: ErrorClass.OVERLOADED,
 }
 _TEXT_DECIDES_FOR = frozenset({None, 400, 413, 422, 429, 403, 500})  # llama.cpp tells a full context with a 500
+_LONGEST_PAUSE_S = 30 * 86_400.0  # further away nobody plans; numbers of any size come in
 _BY_GENERAL_TYPE: Mapping[str, ErrorClass] = {"invalid_request_error": ErrorClass.INVALID_REQUEST}
 
 
@@ -141,8 +142,12 @@ def classify(complaint: Complaint, status: int | None) -> ErrorClass:
 
 
 def complaint_in(body: Any) -> Complaint | None:
-    """The error that a decoded body tells of, or None: OpenAI's and Anthropic's objects, and Ollama's bare text."""
-    error: Any = as_object(body).get("error")
+    """The error that a decoded body tells of, or None: OpenAI's and Anthropic's objects, Ollama's bare text, and what some
+
+    servers make of it: Gemini puts the object into a list, Mistral and older vLLM say its fields without a frame.
+    """
+    outer = as_object(as_list(body)[0] if as_list(body) else body)
+    error: Any = outer if outer.get("object") == "error" else outer.get("error")
     if isinstance(error, str) and error:
         return Complaint(error)
     fields = as_object(error)
@@ -175,19 +180,23 @@ def failure(complaint: Complaint, *, status: int | None, headers: Mapping[str, s
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """`retry-after-ms` or `Retry-After` (seconds or a date, RFC 9110 §10.2.3) in seconds, never negative."""
+    """`retry-after-ms` or `Retry-After` (seconds or a date, RFC 9110 §10.2.3) in seconds, never negative, at most 30 days."""
     try:
-        if millis := headers.get("retry-after-ms"):
-            return max(0.0, float(millis) / 1000)
-        value = headers.get("Retry-After")
-        if not value:
-            return None
-        if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
-            return float(value)
-        at = parsedate_to_datetime(value)
-        return max(0.0, (at - datetime.now(UTC)).total_seconds())
+        seconds = _told_pause_s(headers)
     except (ValueError, TypeError):
         return None
+    return None if seconds is None else min(max(0.0, seconds), _LONGEST_PAUSE_S)
+
+
+def _told_pause_s(headers: Mapping[str, str]) -> float | None:
+    if millis := headers.get("retry-after-ms"):
+        return float(millis) / 1000
+    value = headers.get("Retry-After")
+    if not value:
+        return None
+    if re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+        return float(value)
+    return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -95,6 +95,13 @@ def test_retry_after_in_every_spelling() -> None:
     assert retry_after_s({"Retry-After": "2.5"}) == 2.5
     assert retry_after_s({"Retry-After": "soon"}) is None
     assert retry_after_s({}) is None
+    endless = [
+        {"Retry-After": "9" * 400},
+        {"retry-after-ms": "1e999"},
+        {"Retry-After": "Wed, 21 Oct 2099 07:28:00 GMT"},
+    ]
+    assert [retry_after_s(headers) for headers in endless] == [30 * 86_400.0] * 3
+    assert retry_after_s({"retry-after-ms": "nan"}) == 0.0
     later = retry_after_s({"Retry-After": format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)})
     assert later is not None and 55 < later <= 60
     assert retry_after_s({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0.0
