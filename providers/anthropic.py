@@ -12,7 +12,7 @@ import orjson
 
 from engine.states import ErrorClass
 from providers.errors import ProviderError, complaint_in, failure
-from providers.http import HttpClient, let_end, read_pieces
+from providers.http import HttpClient, decoded, let_end, read_pieces
 from providers.lines import LineTooLong
 from providers.provider import Answer, Chunk, Json, ProviderConfig
 from providers.shapes import as_count, as_object, as_objects, as_text
@@ -120,8 +120,8 @@ class AnthropicProvider:
                 if reader.done:
                     await let_end(response)
                     break
-            if not reader.finished:
-                raise ProviderError.unseen(ErrorClass.CONNECTION, "The upstream's stream ended before the answer did.")
+            for chunk in _rest(parser, reader):
+                yield chunk
         except ProviderError:
             if not reader.finished:  # what is lost after the stop reason is no part of the answer
                 raise
@@ -158,6 +158,18 @@ def _chunks(parser: EventParser, reader: EventReader, piece: bytes) -> Iterator[
         raise ProviderError.unseen(ErrorClass.SERVER_ERROR, f"The upstream sent {error}.") from error
     for event in events:
         yield from reader.event(_decoded(event))
+
+
+def _rest(parser: EventParser, reader: EventReader) -> Iterator[Chunk]:
+    """What the end of the stream completes. Raises: ProviderError where the message is not whole."""
+    if reader.done:
+        return
+    if parser.json:
+        decoded(parser.json)  # an error with status 200
+    for event in parser.close():
+        yield from reader.event(_decoded(event))
+    if not reader.finished:
+        raise ProviderError.unseen(ErrorClass.CONNECTION, "The upstream's stream ended before the answer did.")
 
 
 def _decoded(event: Event) -> Json:

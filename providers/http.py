@@ -7,6 +7,7 @@ to another host), and no time limit but connecting is set here: `providers.timer
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -16,7 +17,10 @@ from engine.states import ErrorClass
 from providers.errors import Complaint, ProviderError, complaint_in, failure
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
+_LONGEST_HEADER = 128 * 1024  # aiohttp's own limit of 8 KiB is less than the cookies and policies of some proxies
+_MOST_HEADERS = 1000
 _ERROR_BODY_SHOWN = 300
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _END_GRACE_S = 0.05
 
 
@@ -47,7 +51,7 @@ class HttpClient:
     async def fetch(
         self, method: str, url: str, *, headers: Mapping[str, str], payload: Any = None, connect_s: float = 5.0
     ) -> Any:
-        """The decoded body of a 200. Raises: ProviderError for any other status, an error body, or no JSON."""
+        """The decoded body of a 2xx. Raises: ProviderError for any other status, an error body, or no JSON."""
         response = await self.send(method, url, headers=headers, payload=payload, connect_s=connect_s)
         try:
             return await read_json(response)
@@ -65,7 +69,12 @@ class HttpClient:
         if self._session is None or self._session.closed or self._loop is not loop:
             connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=60)
             # Cookies of one request are no other's: this process speaks for many callers.
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                max_field_size=_LONGEST_HEADER,
+                max_headers=_MOST_HEADERS,
+            )
             self._loop = loop
         return self._session
 
@@ -76,25 +85,27 @@ def _connecting_within(seconds: float) -> aiohttp.ClientTimeout:
 
 
 async def read_json(response: aiohttp.ClientResponse) -> Any:
-    """The decoded body of a 200. Raises: ProviderError for another status, an error body, or a body that is no JSON."""
+    """The decoded body of a 2xx. Raises: ProviderError for another status, an error body, or a body that is no JSON."""
     raw = await _read(response)
-    try:
-        body: Any = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        body = None
-    complaint = complaint_in(body)
-    if response.status != 200:
-        raise failure(complaint or _unreadable(response, raw), status=response.status, headers=response.headers)
-    if complaint is not None:
-        raise failure(complaint, status=None, headers=response.headers)
+    if 200 <= response.status < 300:
+        return decoded(raw, response.headers)
+    body = _json_in(raw)
+    raise failure(complaint_in(body) or _unreadable(response, raw), status=response.status, headers=response.headers)
+
+
+def decoded(raw: bytes, headers: Mapping[str, str] = _NO_HEADERS) -> Any:
+    """The body of a 2xx. Raises: ProviderError for an error body or one that is no JSON."""
+    body = _json_in(raw)
+    if (complaint := complaint_in(body)) is not None:
+        raise failure(complaint, status=None, headers=headers)
     if body is None:
         raise ProviderError.unseen(ErrorClass.SERVER_ERROR, f"The upstream's answer is no JSON: {_shown(raw)}")
     return body
 
 
 async def read_pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """The body of a 200 as it arrives. Raises: ProviderError for another status, and where the connection breaks."""
-    if response.status != 200:
+    """The body of a 2xx as it arrives. Raises: ProviderError for another status, and where the connection breaks."""
+    if not 200 <= response.status < 300:
         await read_json(response)
     try:
         while piece := await response.content.readany():
@@ -142,6 +153,14 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise connection_failure(error) from error
     return b"".join(pieces)
+
+
+def _json_in(raw: bytes) -> Any:
+    """What the bytes hold, None where that is no JSON; some servers put a byte order mark before it."""
+    try:
+        return orjson.loads(raw.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _unreadable(response: aiohttp.ClientResponse, raw: bytes) -> Complaint:

@@ -13,12 +13,14 @@ import orjson
 
 from engine.states import ErrorClass
 from providers.errors import ProviderError, complaint_in, failure
-from providers.http import HttpClient, let_end, read_pieces
+from providers.http import HttpClient, decoded, let_end, read_pieces
 from providers.lines import LineTooLong
 from providers.provider import Answer, Chunk, Json, ProviderConfig, client_wants_usage
 from providers.shapes import as_count, as_object, as_objects, as_text
 from providers.sse import Event, EventParser
+from providers.tool_calls import CallPieces, settle_calls
 from providers.usage import reported_cost_picousd, usage_from_openai
+from providers.whole_answers import to_chunks
 
 # o-series and gpt-5 on refuse `max_tokens`; older models and other vendors' servers may know nothing else.
 _NEW_LIMIT_MODELS = re.compile(r"(^|/)(o\d|gpt-([5-9]|\d\d)|codex-|chatgpt-)")
@@ -38,9 +40,7 @@ class OpenAIProvider:
         """One whole answer. Raises: ProviderError."""
         payload = {key: value for key, value in body.items() if key not in ("stream", "stream_options")}
         answer = await self._post("/chat/completions", self._fit(payload, model))
-        if not as_objects(answer.get("choices")):
-            raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer has no choices.")
-        return _answer(answer, model)
+        return _answer(_checked(answer), model)
 
     async def stream(self, model: str, body: Json) -> AsyncGenerator[Chunk, None]:
         """One answer in chunks. Raises: ProviderError, also where the stream ends without a finish_reason."""
@@ -118,6 +118,7 @@ class ChunkReader:
         self._events = EventParser()
         self._begun: set[int] = set()
         self._told: set[int] = set()
+        self._calls: dict[int, CallPieces] = {}  # by choice
         self.done = False
 
     @property
@@ -134,7 +135,13 @@ class ChunkReader:
         return self._chunks(events)
 
     def close(self) -> Iterator[Chunk]:
-        """What the end of the stream completes. Raises: ProviderError where the answer is not whole."""
+        """What the end of the stream completes. Raises: ProviderError where the answer is not whole.
+
+        A server that does not stream has sent all of it at once.
+        """
+        if raw := self._events.json:
+            yield from _as_chunks(_answer(_checked(as_object(decoded(raw))), ""))
+            return
         yield from self._chunks(self._events.close())
         if not self.finished:
             raise ProviderError.unseen(ErrorClass.CONNECTION, "The upstream's stream ended before the answer did.")
@@ -170,12 +177,12 @@ class ChunkReader:
             index = as_count(choice.get("index")) or 0
             delta = as_object(choice.get("delta"))
             has_content = has_content or bool(delta.get("content")) or any(map(delta.get, _OTHER_CONTENT_KEYS))
+            if "tool_calls" in delta:
+                self._calls.setdefault(index, CallPieces()).settle(as_objects(delta["tool_calls"]))
             self._begun.add(index)
             if reason := as_text(choice.get("finish_reason")):
-                finish_reason = reason
+                finish_reason = _no_error(reason, choice)
                 self._told.add(index)
-        if finish_reason == "error":
-            raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream broke its answer off with an error.")
         told: Any = body.get("usage")
         if told is None:
             if not self._keep_null_usage:
@@ -205,6 +212,35 @@ def name_token_limit(payload: Json, name: str) -> Json:
         else:
             renamed[key] = value
     return renamed
+
+
+def _checked(body: Json) -> Json:
+    """A completion whose choices are whole. Raises: ProviderError."""
+    choices = as_objects(body.get("choices"))
+    if not choices:
+        raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer has no choices.")
+    for choice in choices:
+        _no_error(as_text(choice.get("finish_reason")), choice)
+        if not isinstance(choice.get("message"), dict):
+            raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer has a choice without a message.")
+        settle_calls(choice["message"])
+    return body
+
+
+def _no_error(finish_reason: str, choice: Json) -> str:
+    """OpenRouter ends a choice that broke with the reason `error`. Raises: ProviderError for that."""
+    if finish_reason != "error":
+        return finish_reason
+    told = as_text(as_object(choice.get("error")).get("message"))
+    message = f"The upstream broke its answer off with an error. {told}".rstrip()
+    raise ProviderError.unseen(ErrorClass.SERVER_ERROR, message)
+
+
+def _as_chunks(answer: Answer) -> Iterator[Chunk]:
+    for chunk in to_chunks(answer.body):
+        if chunk.usage_only:
+            chunk.usage, chunk.reported_cost_picousd = answer.usage, answer.reported_cost_picousd
+        yield chunk
 
 
 def _answer(body: Json, model: str) -> Answer:

@@ -1,10 +1,14 @@
-"""Reads server-sent events (WHATWG HTML §9.2) piece by piece: comments, several data lines, any line end, cut UTF-8."""
+"""Reads server-sent events (WHATWG HTML §9.2) piece by piece: comments, several data lines, any line end, cut UTF-8.
+
+A body that begins like JSON is no event stream: its bytes are kept for whoever asked (errors come so, with status 200).
+"""
 
 from dataclasses import dataclass
 
 from providers.lines import MAX_LINE_BYTES, LineBuffer, LineTooLong
 
 _DATA = b"data: "
+_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True)
@@ -25,16 +29,27 @@ class EventParser:
         self._data: list[bytes] = []
         self._size = 0
         self._first = True
+        self._json: list[bytes] = []
+
+    @property
+    def json(self) -> bytes:
+        """The body as far as it has come, where it is JSON and no event stream; else nothing."""
+        return b"".join(self._json)
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes. Raises: LineTooLong where an event grows past its bound."""
         if self._is_one_event(data):
             self._first = False
             return [Event("message", data[len(_DATA) : -2])]
+        if self._json or (
+            self._first and not self._lines.holds and data.removeprefix(_BOM).lstrip().startswith((b"{", b"["))
+        ):
+            self._keep(data)
+            return []
         events: list[Event] = []
         for line in self._lines.feed(data):
             if self._first:
-                line, self._first = line.removeprefix(b"\xef\xbb\xbf"), False
+                line, self._first = line.removeprefix(_BOM), False
             if line:
                 self._field(line)
             elif event := self._dispatch():
@@ -47,6 +62,12 @@ class EventParser:
             self._field(line)
         event = self._dispatch()
         return [event] if event else []
+
+    def _keep(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._max:
+            raise LineTooLong(f"an answer of more than {self._max} bytes")
+        self._json.append(data)
 
     def _is_one_event(self, data: bytes) -> bool:
         """Whether it is one event in one line, with nothing of another before it: what most upstreams send most of the time."""
