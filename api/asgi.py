@@ -125,15 +125,13 @@ def data_frames(events: Iterable[Any]) -> bytes:
     """Events as `data:` frames."""
     frames = b""
     for event in events:  # of which there is one, almost always
-        frames += b"data: " + orjson.dumps(event) + b"\n\n"
+        frames += b"data: " + json_bytes(event) + b"\n\n"
     return frames
 
 
 def named_frames(events: Iterable[dict[str, Any]]) -> bytes:
     """Frames of events that name themselves under `type`."""
-    return b"".join(
-        b"event: " + event["type"].encode() + b"\ndata: " + orjson.dumps(event) + b"\n\n" for event in events
-    )
+    return b"".join(b"event: " + event["type"].encode() + b"\ndata: " + json_bytes(event) + b"\n\n" for event in events)
 
 
 async def send_frames(send: Send, frames: bytes) -> None:

@@ -12,6 +12,8 @@ from providers.failover import Completed
 from providers.provider import AttemptInfo, Json
 from providers.streams import OpenStream
 
+_LONGEST_LIST = 1000  # characters
+
 
 def answer_headers(done: Completed, started: float) -> dict[str, str]:
     """The headers of a whole answer to a request that came at `started` (time.perf_counter)."""
@@ -100,4 +102,13 @@ def _origin(provider: str, model: str, attempts: int, dropped: tuple[str, ...]) 
         "x-aigateway-model": model,
         "x-aigateway-attempts": str(attempts),
     }
-    return headers | {"x-aigateway-dropped": ", ".join(dropped)} if dropped else headers
+    return headers | {"x-aigateway-dropped": _listed(dropped)} if dropped else headers
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """The names as far as a header may hold them: clients and proxies refuse an answer whose headers are too large."""
+    told = ", ".join(names)
+    if len(told) <= _LONGEST_LIST:
+        return told
+    shown = told[:_LONGEST_LIST].rpartition(", ")[0]
+    return f"{shown or told[:_LONGEST_LIST]} ... ({len(names)} in all)"

@@ -9,6 +9,7 @@ from api.asgi import Scope, data_frames
 from api.errors import HttpError, Problem
 from engine.ledger import Usage
 from providers.provider import Chunk, Json, client_wants_usage
+from providers.usage import usage_to_openai
 
 
 @dataclass(slots=True)
@@ -16,6 +17,7 @@ class ChatConversation:
     """One request to `/v1/chat/completions`."""
 
     body: Json
+    _frame: Json | None = None
     _usage: Json | None = None
 
     farewell = b"data: [DONE]\n\n"
@@ -59,13 +61,17 @@ class ChatConversation:
         if chunk.usage_only:
             self._usage = chunk.body
             return ()
+        self._frame = self._frame or chunk.body
         return (chunk.body,)
 
     def end(self, usage: Usage | None, summary: Json) -> Iterable[Json]:
-        """The chunk without choices, where the client asked for usage."""
-        if self._usage is None or not client_wants_usage(self.body):
+        """The chunk without choices, where the client asked for usage; an upstream that sends none leaves it to be made of what was booked."""
+        if not client_wants_usage(self.body):
             return ()
-        return ({**self._usage, "aigateway": summary},)
+        told: Json | None = self._usage
+        if told is None and usage is not None and self._frame is not None:
+            told = {**self._frame, "choices": [], "usage": usage_to_openai(usage)}
+        return () if told is None else ({**told, "aigateway": summary},)
 
     def failure(self, problem: Problem) -> Iterable[Json]:
         """The error, and no `[DONE]`."""

@@ -18,6 +18,7 @@ from providers.provider import Provider
 LIST_TTL_S = 30.0
 LIST_TIMEOUT_S = 2.0
 _NEAREST = 3
+_LONGEST_NAME = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,9 @@ class Router:
         """The route for `name`. Raises: NotFound (nearest names), RetryableError(provider_unavailable)."""
         if "\0" in name:  # no provider has one, and it could not be booked
             raise NotFound("model_not_found", "a model's name cannot hold a NUL character (\\u0000)", param="model")
+        if len(name) > _LONGEST_NAME:  # it goes into a header and into each row
+            words = f"a model's name has at most {_LONGEST_NAME} characters; this one has {len(name)}"
+            raise NotFound("model_not_found", words, param="model")
         alias = self._aliases.get(name)
         if alias is None:
             return Route(name, (await self._one(name),))

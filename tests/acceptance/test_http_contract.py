@@ -127,6 +127,8 @@ def test_exhausted_chain_and_silent_provider(up: Gateway) -> None:
     assert down.headers["x-should-retry"] == "false"
     away = up.http.post("/v1/chat/completions", json=body | {"model": "away/some-model"})
     error_of(away, 503)
+    beyond_measure = {"max_tokens": 10**12, "n": 10**12}  # what they could cost has to fit a column all the same
+    error_of(up.http.post("/v1/chat/completions", json=body | beyond_measure | {"model": "away/some-model"}), 503)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,9 @@ def test_exhausted_chain_and_silent_provider(up: Gateway) -> None:
         (b'{"model": "sim/echo", "messages": ["hi"]}', 400, "messages[0]"),
         (b'{"model": "sim/echo", "messages": [{"role": "user", "content": "x"}], "stream": "yes"}', 400, "stream"),
         (b'{"model": "nothing", "messages": [{"role": "user", "content": "x"}]}', 404, "model"),
+        (b'{"model": "sim/%s", "messages": [{"role": "user", "content": "x"}]}' % (b"x" * 600), 404, "model"),
     ],
+    ids=lambda value: value[:60].decode() if isinstance(value, bytes) else None,
 )
 def test_bad_chat_bodies(up: Gateway, content: bytes, status: int, param: str | None) -> None:
     before = len(up.http.get("/v1/requests", params={"limit": 200}).json()["data"])
