@@ -1,48 +1,108 @@
-"""uvicorn's HTTP protocol with two changes: an answer's head leaves together with the first piece of its body, and HTTP/1.0 gets no chunks.
+"""uvicorn's HTTP protocol with five changes.
 
-uvicorn writes head and body apart, and each write is a system call here and a wake-up at the client. An answer without a
-length it sends in chunks, which HTTP/1.0 does not know: there the end of the connection is the end of the answer.
+An answer's head leaves together with the first piece of its body: uvicorn writes them apart, and each write is a system call
+here and a wake-up at the client. A wish for HTTP/2 in the clear is passed over, as RFC 9110 §7.8 lets a server do: Java's
+client and `curl --http2` send it with their bodies, which uvicorn would lose. A request's head has a bound (uvicorn keeps any
+number of headers of any length). What is no HTTP is answered in the one error shape. HTTP/1.0 gets no chunks
+(`aigateway.http_1_0`).
 """
 
 import asyncio
+import secrets
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import httptools
+import orjson
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from aigateway.http_1_0 import Unchunked
 
 _HEAD = b"HTTP/1.1 "
+_LARGEST_HEAD = 256 * 1024
+_TOO_LARGE = f"the request's line and headers are larger than {_LARGEST_HEAD // 1024} KiB"
+_OF_UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 
 
 class HttpProtocol(HttpToolsProtocol):
     """For `uvicorn.Config(http=HttpProtocol)`."""
 
+    _head_size: int | None = None  # of a head that is not complete; None outside of heads
+    _passed_over = False  # the message is read anew without its wish for another protocol
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
         super().connection_made(cast(asyncio.Transport, _Joining(transport, self.loop)))
 
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            elif self.parser.get_method() == b"CONNECT":
+                self.send_400_response("this is no proxy")
+            else:
+                self._read_anew(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("this is no HTTP request that can be read")
+        if self._head_size is not None:
+            self._head_size += len(data)
+            if self._head_size > _LARGEST_HEAD:
+                self._refuse("431 Request Header Fields Too Large", "headers_too_large", _TOO_LARGE)
+
+    def on_message_begin(self) -> None:
+        """See httptools."""
+        self._head_size = 0
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
-        """See httptools.HttpRequestParser; the request's answer is asked for in a later turn of the loop."""
+        """See httptools."""
+        self._head_size = None
+        self._passed_over = self.parser.should_upgrade() and not self._should_upgrade()
+        if self._passed_over:
+            return
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before and self.scope["http_version"] == "1.0":
-            self.cycle.send = _Unchunked(self.cycle).send
+            self.cycle.send = Unchunked(self.cycle).send
 
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        if not self._passed_over:
+            super().on_message_complete()
 
-class _Unchunked:
-    """The answer to one HTTP/1.0 request; uvicorn closes the connection behind it."""
+    def send_400_response(self, msg: str) -> None:
+        """What cannot be read is answered so, and the connection closed."""
+        self._refuse("400 Bad Request", "invalid_http", msg)
 
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._send = cycle.send
-        self._has_length = False
+    def _read_anew(self, rest: bytes) -> None:
+        """The message that asked for another protocol, as if it had not; `rest` is what came behind its head."""
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(word for word in value.split(b",") if word.strip().lower() not in _OF_UPGRADES)
+            if name not in _OF_UPGRADES:
+                lines.append(name + b": " + value)
+        self.parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
 
-    async def send(self, message: Any) -> None:
-        """uvicorn counts a body against its announced length: where none is, each piece is announced by itself."""
-        if message["type"] == "http.response.start":
-            self._has_length = any(name.lower() == b"content-length" for name, _ in message.get("headers", ()))
-        if not self._has_length:
-            self._cycle.chunked_encoding = False
-            self._cycle.expected_content_length = len(message["body"]) if "body" in message else 0
-        await self._send(message)
+    def _refuse(self, status: str, code: str, message: str) -> None:
+        self._head_size = None
+        error = {"message": message, "type": "invalid_request_error", "code": code, "param": None}
+        body = orjson.dumps({"error": error})
+        lines = (
+            f"HTTP/1.1 {status}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            f"x-request-id: {secrets.token_hex(16)}",
+            "x-should-retry: false",
+            "connection: close",
+        )
+        self.transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        self.transport.close()
 
 
 class _Joining:

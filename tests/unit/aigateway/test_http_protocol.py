@@ -1,6 +1,7 @@
-"""An answer's head and the first piece of its body are one write; nothing is held back for longer than a turn of the loop."""
+"""An answer's head and the first piece of its body are one write, and no request is held back, lost or endless."""
 
 import asyncio
+import json
 from typing import Any
 
 import uvicorn
@@ -37,10 +38,23 @@ class Writes(asyncio.Transport):
         pass
 
 
-def play(*messages: Message | None, request: bytes = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n") -> Writes:
-    """Sends `messages`; None: wait for the turn of the loop to end."""
+def play(
+    *messages: Message | None,
+    request: bytes = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+    cut: int | None = None,
+    echo: bool = False,
+) -> Writes:
+    """Sends `messages`; None: wait for the turn of the loop to end. The request comes in pieces of `cut` bytes; `echo`: its body and headers are the answer."""
 
-    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if echo:
+            body, more = b"", True
+            while more:
+                message = await receive()
+                body, more = body + message["body"], message["more_body"]
+            names = [name.decode() for name, _ in scope["headers"]]
+            await send({**START, "headers": []})
+            await send({"type": "http.response.body", "body": json.dumps([body.decode(), names]).encode()})
         for message in messages:
             await (asyncio.sleep(0) if message is None else send(message))
 
@@ -50,8 +64,11 @@ def play(*messages: Message | None, request: bytes = b"GET / HTTP/1.1\r\nhost: x
         state, transport = ServerState(), Writes()
         protocol = HttpProtocol(config=config, server_state=state, app_state={})
         protocol.connection_made(transport)
-        protocol.data_received(request)
-        await asyncio.wait(set(state.tasks))
+        for at in range(0, len(request), cut or len(request)):
+            if not transport.closed:
+                protocol.data_received(request[at : at + (cut or len(request))])
+        if state.tasks:
+            await asyncio.wait(set(state.tasks))
         await asyncio.sleep(0)
         protocol.connection_lost(None)
         return transport
@@ -104,3 +121,30 @@ def test_a_connection_that_is_closed_says_all_before() -> None:
     closing = play(START, body(b"hi"), request=b"GET / HTTP/1.0\r\n\r\n")
     assert closing.closed
     assert b"".join(closing.written).endswith(b"hi")
+
+
+JAVA = (
+    b"POST /v1/x HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 4\r\nHost: x\r\n"
+    b"HTTP2-Settings: AAEAAEAA\r\nUpgrade: h2c\r\n\r\nbody"
+)
+
+
+def test_a_wish_for_another_protocol_does_not_cost_the_body() -> None:
+    for cut in (None, 1, len(JAVA) - 4):
+        (answer,) = play(request=JAVA, echo=True, cut=cut).written
+        assert b'["body", ["connection", "content-length", "host"]]' in answer
+
+
+def test_a_head_has_a_bound_and_what_is_no_http_is_told_in_the_one_shape() -> None:
+    endless = b"GET / HTTP/1.1\r\nx: " + b"a" * 400_000
+    proxied = b"CONNECT elsewhere:443 HTTP/1.1\r\n\r\n"
+    for request, status, code in [
+        (endless, b"431 ", "headers_too_large"),
+        (b"\x16\x03\x01", b"400 ", "invalid_http"),
+        (proxied, b"400 ", "invalid_http"),
+    ]:
+        refused = play(request=request, cut=65_536)
+        head, _, told = b"".join(refused.written).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 " + status) and b"x-request-id: " in head and refused.closed
+        error = json.loads(told)["error"]
+        assert error["code"] == code and error.keys() == {"message", "type", "code", "param"}
