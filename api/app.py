@@ -22,14 +22,15 @@ from api.hot_runs import HotRuns
 from api.idempotency import Idempotent
 from api.json_mistakes import why_no_json
 from api.mcp_server import McpEndpoint
-from api.messages import CountTokensEndpoint, begin_messages
+from api.messages import begin_count_tokens, begin_messages
 from api.openapi import complete_document
 from api.pages.reference import add_reference
 from api.pages.routes import routes as page_routes
 from api.params import FORM
 from api.query import check_query
-from api.responses import begin_responses
+from api.responses import begin_input_tokens, begin_responses
 from api.services import Services
+from api.token_counts import CountTokensEndpoint
 from engine.errors import AIGatewayError, Mistake, UserError
 
 
@@ -87,7 +88,10 @@ def hot_routes(services: Services) -> dict[str, App]:
     }
     under_way: dict[str, asyncio.Event] = {}
     routes: dict[str, App] = {path: Idempotent(services, app, under_way) for path, app in answering.items()}
-    return routes | {"/v1/messages/count_tokens": CountTokensEndpoint(services)}
+    return routes | {
+        "/v1/messages/count_tokens": CountTokensEndpoint(services, begin_count_tokens),
+        "/v1/responses/input_tokens": CountTokensEndpoint(services, begin_input_tokens),
+    }
 
 
 def _past_the_layers(posted: Mapping[str, App], runs: HotRuns) -> Callable[[Scope], App | None]:

@@ -10,33 +10,21 @@ from typing import Any
 
 from api.answer_cache import Question
 from api.answers import Whole
-from api.anthropic_errors import anthropic_error, shaped
+from api.anthropic_errors import anthropic_error
 from api.asgi import (
-    Receive,
     Scope,
-    Send,
     named_frames,
-    read_json_object,
-    send_json,
-    send_problem,
-    unless_disconnected,
 )
-from api.call_headers import failed_headers
 from api.conversations import read_headers
-from api.errors import HttpError, Problem, problem_of
-from api.limit_headers import standing_headers
-from api.services import ChatBook, Services
-from engine.clock import new_id, now_us
-from engine.errors import AIGatewayError
-from engine.ledger import CallKind, CallScope, Intent, Usage
+from api.errors import HttpError, Problem
+from api.token_counts import Counting
+from engine.ledger import Usage
 from providers.provider import Chunk, Json, ProviderType
-from providers.routing import Route
 from providers.shapes import as_count, as_list, as_objects, as_text
 from providers.translate.anthropic_in import from_messages
 from providers.translate.anthropic_in_answer import to_message, without_unsigned
 from providers.translate.anthropic_in_events import EventWriter
-from providers.usage import estimate_prompt_tokens
-from providers.wording import Request, TokenCounter, Wording
+from providers.wording import Request, Wording
 
 VERSIONS = ("2023-06-01", "2026-10-21")
 _PASSED_HEADERS = ("anthropic-version", "anthropic-beta")
@@ -129,57 +117,16 @@ def begin_messages(body: Json, scope: Scope) -> MessagesConversation:
     return MessagesConversation(body, _passed(read_headers(scope)), scope["state"]["request_id"])
 
 
-@dataclass(frozen=True, slots=True)
-class CountTokensEndpoint:
-    """The ASGI application of `/v1/messages/count_tokens`: counted by an upstream that can, estimated for every other."""
-
-    services: Services
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. It costs nothing; the key's models and limits hold all the same."""
-        request_id: str = scope["state"]["request_id"]
-        try:
-            body = await read_json_object(receive)
-            check_messages_body(body, counting=True)
-            headers = _passed(read_headers(scope))
-            route = await self.services.router.resolve(body["model"])
-            book = ChatBook(self.services)
-            state = scope["state"]
-            call_scope = CallScope(request_id=request_id, key_id=state.get("key_id"), span=state.get("span"))
-            counting = self._count(route, Request(body, lambda _: _native(body, headers)), call_scope, book)
-            counted = await unless_disconnected(counting, receive, cancel=True)
-            if counted is not None:
-                tokens, source = counted
-                told = {"x-aigateway-token-source": source, "request-id": request_id}
-                await send_json(send, 200, {"input_tokens": tokens}, standing_headers(book.standings) | told)
-        except AIGatewayError as error:
-            problem = problem_of(error)
-            problem.headers.update(failed_headers(error))
-            await send_problem(send, shaped(problem, scope["path"], request_id))
-
-    async def _count(self, route: Route, request: Request, scope: CallScope, book: ChatBook) -> tuple[int, str]:
-        """The tokens and who says so: `upstream` or `estimate`. Raises: ProviderError, and what the book raises."""
-        able = tuple(candidate for candidate in route.candidates if isinstance(candidate.provider, TokenCounter))
-        if route.candidates[0] in able:
-            done = await self.services.failover.count_tokens(
-                Route(route.requested, able), request, scope=scope, book=book
-            )
-            return done.answer.body["input_tokens"], "upstream"
-        first = route.candidates[0]
-        await book.check(
-            Intent(
-                id=new_id(),
-                scope=scope,
-                kind=CallKind.COUNT_TOKENS,
-                provider=first.provider.config.name,
-                model=first.model,
-                requested_model=route.requested,
-                streamed=False,
-                at_us=now_us(),
-                reserve_picousd=0,
-            )
-        )
-        return estimate_prompt_tokens(request.body), "estimate"
+def begin_count_tokens(body: Json, scope: Scope) -> Counting:
+    """A checked question for the size of a prompt. Raises: HttpError that names what is wrong."""
+    check_messages_body(body, counting=True)
+    headers = _passed(read_headers(scope))
+    return Counting(
+        request=Request(body, lambda _: _native(body, headers)),
+        by=frozenset({"anthropic"}),
+        told=lambda tokens: {"input_tokens": tokens},
+        headers={"request-id": scope["state"]["request_id"]},
+    )
 
 
 def _native(body: Json, headers: Mapping[str, str]) -> Wording:

@@ -95,9 +95,17 @@ _HOT_ROUTES: Mapping[str, dict[str, Any]] = {
     ),
     "/v1/responses": _operation(
         "responses",
-        "OpenAI's responses, over any provider; stateless, with function tools",
+        "OpenAI's responses, over any provider; stateless, with function tools and custom ones",
         "OpenAI's response plus `aigateway`, or its events",
         properties={"model": {"type": "string"}, "input": _TEXT_OR_LIST, **_STREAM},
+        example={"model": "simulated/echo", "input": "Hello"},
+        error=_ONE_SHAPE,
+    ),
+    "/v1/responses/input_tokens": _operation(
+        "responses",
+        "The size of a prompt: counted by an upstream that can, else estimated (`x-aigateway-token-source`)",
+        '`{"object": "response.input_tokens", "input_tokens": 12}`',
+        properties={"model": {"type": "string"}, "input": _TEXT_OR_LIST},
         example={"model": "simulated/echo", "input": "Hello"},
         error=_ONE_SHAPE,
     ),

@@ -8,13 +8,14 @@ from api.answer_cache import Question
 from api.answers import Whole
 from api.asgi import Scope, named_frames
 from api.errors import HttpError, Problem
+from api.token_counts import Counting
 from engine.ledger import Usage
-from providers.provider import Chunk, Json
+from providers.provider import Chunk, Json, ProviderType
 from providers.shapes import as_list, as_text
 from providers.translate.responses_in import ChatOfResponses, from_responses
 from providers.translate.responses_in_answer import response_frame, to_response
 from providers.translate.responses_in_events import EventWriter
-from providers.wording import Request
+from providers.wording import Request, Wording
 
 
 @dataclass(slots=True)
@@ -89,6 +90,22 @@ def begin_responses(body: Json, _scope: Scope) -> ResponsesConversation:
     """A checked request. Raises: HttpError and ProviderError that name what is wrong."""
     check_responses_body(body)
     return ResponsesConversation(body, from_responses(body))
+
+
+def begin_input_tokens(body: Json, _scope: Scope) -> Counting:
+    """A checked question for the size of a prompt. Raises: HttpError and ProviderError that name what is wrong."""
+    check_responses_body(body)
+    worded = from_responses(body)
+    return Counting(
+        request=Request(body, lambda target: _countable(body, worded, target)),
+        by=frozenset({"openai", "anthropic"}),
+        told=lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
+    )
+
+
+def _countable(body: Json, worded: ChatOfResponses, target: ProviderType) -> Wording:
+    """OpenAI counts the request as it is here, every other as what it would be sent."""
+    return Wording(body, native=True) if target == "openai" else worded.worded(target)
 
 
 def check_responses_body(body: Json) -> None:

@@ -24,6 +24,7 @@ from providers.wording import Wording
 
 VERSION = "2023-06-01"
 _LISTED = 1000
+_COUNTED = frozenset({"messages", "system", "tools", "tool_choice", "thinking", "output_config", "cache_control"})
 
 
 class EventReader(Protocol):
@@ -76,12 +77,16 @@ class AnthropicProvider:
         return self._events({**wording.body, "model": model, "stream": True}, wording.headers, EventMeter())
 
     async def count_tokens(self, model: str, wording: Wording) -> int:
-        """The size of a prompt, which the upstream counts free of charge. Raises: ProviderError."""
+        """The size of a prompt, native or chat, which the upstream counts free of charge. Raises: ProviderError."""
+        prompt = wording.body
+        if not wording.native:
+            asked, _ = to_anthropic(model, prompt)
+            prompt = {key: value for key, value in asked.items() if key in _COUNTED}
         counted: Any = await self._http.fetch(
             "POST",
             f"{self.config.url}/v1/messages/count_tokens",
             headers={**self._headers, **wording.headers},
-            payload={**wording.body, "model": model},
+            payload={**prompt, "model": model},
             connect_s=self.config.timeouts.connect_s,
         )
         tokens = as_count(as_object(counted).get("input_tokens"))

@@ -21,9 +21,13 @@ from providers.sse import Event, EventParser
 from providers.tool_calls import CallPieces, settle_calls
 from providers.usage import reported_cost_picousd, usage_from_openai
 from providers.whole_answers import to_chunks
+from providers.wording import Wording
 
 # o-series and gpt-5 on refuse `max_tokens`; older models and other vendors' servers may know nothing else.
 _NEW_LIMIT_MODELS = re.compile(r"(^|/)(o\d|gpt-([5-9]|\d\d)|codex-|chatgpt-)")
+_COUNTED = frozenset(
+    {"input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "reasoning", "truncation"}
+)
 _OTHER_CONTENT_KEYS = ("tool_calls", "reasoning_content", "reasoning", "refusal", "function_call", "audio")
 
 
@@ -76,6 +80,15 @@ class OpenAIProvider:
         if not isinstance(answer.get("data"), list):
             raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer has no embeddings.")
         return _answer(answer, model)
+
+    async def count_tokens(self, model: str, wording: Wording) -> int:
+        """The size of a prompt in the Responses dialect, counted free of charge by OpenAI and who else has that route. Raises: ProviderError."""
+        prompt = {key: value for key, value in wording.body.items() if key in _COUNTED}
+        answer = await self._post("/responses/input_tokens", {**prompt, "model": model})
+        tokens = as_count(answer.get("input_tokens"))
+        if tokens is None:
+            raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer is no token count.")
+        return tokens
 
     async def list_models(self) -> list[str]:
         """The ids at `GET /models`. Raises: ProviderError."""

@@ -31,6 +31,10 @@ _STATEFUL: Mapping[str, str] = {
     "prompt": "no prompt template is kept here; send `instructions` and `input`",
     "background": "no response is kept here to be fetched later; a workflow run is",
 }
+_TOOLS: Mapping[str, tuple[str, ...]] = {  # what is carried besides the name
+    "function": ("description", "parameters", "strict"),
+    "custom": ("description", "format"),
+}
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
 _REASONING_KEYS = frozenset(
@@ -80,7 +84,7 @@ def _tools(body: Json, request: Json) -> None:
     choice: Any = body.get("tool_choice")
     if as_object(choice).get("type") == "allowed_tools":
         allowed = {as_text(each.get("name")) for each in as_objects(choice.get("tools"))}
-        tools = [tool for tool in tools if as_text(tool["function"]["name"]) in allowed]
+        tools = [tool for tool in tools if as_text(tool[tool["type"]]["name"]) in allowed]
         choice = choice.get("mode") or "auto"
     if not tools:
         return
@@ -89,27 +93,30 @@ def _tools(body: Json, request: Json) -> None:
         request["tool_choice"] = choice
     elif choice is not None:
         wanted = as_object(choice)
-        if wanted.get("type") != "function":
-            raise refused(
-                "tool_choice", f"a choice of type `{wanted.get('type')}` is not known here; function tools are"
-            )
-        request["tool_choice"] = {"type": "function", "function": {"name": wanted.get("name")}}
+        kind = as_text(wanted.get("type"))
+        if kind not in _TOOLS:
+            raise refused("tool_choice", f"a choice of type `{kind}` is not known here; function and custom tools are")
+        request["tool_choice"] = {"type": kind, kind: {"name": wanted.get("name")}}
     if body.get("parallel_tool_calls") is not None:
         request["parallel_tool_calls"] = body["parallel_tool_calls"]
 
 
 def _tool(tool: Json, at: int) -> Json:
-    kind = tool.get("type")
-    if kind != "function":
+    kind = as_text(tool.get("type"))
+    if kind not in _TOOLS:
         raise refused(
             f"tools[{at}]",
-            f"a tool of type `{kind}` cannot be carried to every provider and is not known here; function tools are",
+            f"a tool of type `{kind}` runs at OpenAI and is not known here; function and custom tools are",
         )
-    function: Json = {"name": tool.get("name")}
-    for key in ("description", "parameters", "strict"):
+    made: Json = {"name": tool.get("name")}
+    for key in _TOOLS[kind]:
         if tool.get(key) is not None:
-            function[key] = tool[key]
-    return {"type": "function", "function": function}
+            made[key] = tool[key]
+    grammar = as_object(made.get("format"))
+    if grammar.get("type") == "grammar":  # chat has a frame around it
+        rules = {key: value for key, value in grammar.items() if key != "type"}
+        made["format"] = {"type": "grammar", "grammar": rules}
+    return {"type": kind, kind: made}
 
 
 def _text(text: Json, request: Json) -> None:

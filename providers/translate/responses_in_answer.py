@@ -115,16 +115,21 @@ def _output(choice: Json) -> list[Json]:
         parts.append({"type": "refusal", "refusal": refusal})
     if parts:
         items.append({"id": new_id("msg"), "type": "message", "status": status, "role": "assistant", "content": parts})
-    for call in as_objects(message.get("tool_calls")):
-        function = as_object(call.get("function"))
-        items.append(
-            {
-                "id": new_id("fc"),
-                "type": "function_call",
-                "call_id": as_text(call.get("id")),
-                "name": as_text(function.get("name")),
-                "arguments": as_text(function.get("arguments")),
-                "status": "completed",
-            }
-        )
+    items += [_call(call) for call in as_objects(message.get("tool_calls"))]
     return items
+
+
+def call_item(call: Json) -> Json:
+    """A call of a function or of a custom tool, as it stands before anything is told of what it is given."""
+    custom = as_object(call.get("custom"))
+    kind, prefix, key = ("custom_tool_call", "ctc", "input") if custom else ("function_call", "fc", "arguments")
+    name = as_text((custom or as_object(call.get("function"))).get("name"))
+    item: Json = {"id": new_id(prefix), "type": kind, "status": "in_progress", key: ""}
+    return {**item, "call_id": as_text(call.get("id")), "name": name}
+
+
+def _call(call: Json) -> Json:
+    custom = as_object(call.get("custom"))
+    given = {"input": as_text(custom.get("input"))} if custom else {}
+    arguments = {} if custom else {"arguments": as_text(as_object(call.get("function")).get("arguments"))}
+    return {**call_item(call), **given, **arguments, "status": "completed"}

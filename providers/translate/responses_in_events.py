@@ -12,7 +12,19 @@ from engine.states import ErrorClass
 from providers.errors import ProviderError
 from providers.provider import Chunk, Json
 from providers.shapes import as_count, as_object, as_objects, as_text
-from providers.translate.responses_in_answer import ended, incomplete_reason, new_id, reasoning_item, text_part
+from providers.translate.responses_in_answer import (
+    call_item,
+    ended,
+    incomplete_reason,
+    new_id,
+    reasoning_item,
+    text_part,
+)
+
+_TOLD_BY = {
+    "function_call": "response.function_call_arguments",
+    "custom_tool_call": "response.custom_tool_call_input",
+}
 
 
 class EventWriter:
@@ -87,17 +99,16 @@ class EventWriter:
 
     def _call(self, call: Json) -> Iterator[Json]:
         number = as_count(call.get("index")) or 0
-        function = as_object(call.get("function"))
         if number not in self._calls:
             self._calls.add(number)
-            item = {"id": new_id("fc"), "type": "function_call", "status": "in_progress", "arguments": ""}
-            named = {"call_id": as_text(call.get("id")), "name": as_text(function.get("name"))}
-            yield from self._begin(number, {**item, **named})
+            yield from self._begin(number, call_item(call))
         elif self._open != number:
             raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream mixed up the pieces of its tool calls.")
-        if fragment := as_text(function.get("arguments")):
+        custom = as_object(call.get("custom"))
+        fragment = as_text(custom.get("input")) or as_text(as_object(call.get("function")).get("arguments"))
+        if fragment:
             self._pieces.append(fragment)
-            yield self._within("response.function_call_arguments.delta", delta=fragment)
+            yield self._within(f"{_TOLD_BY[self._item['type']]}.delta", delta=fragment)
 
     def _begin(self, what: str | int, item: Json) -> Iterator[Json]:
         yield from self._close("completed")
@@ -130,10 +141,7 @@ class EventWriter:
             case "reasoning":
                 yield from self._close_reasoning()
             case _:
-                arguments = "".join(self._pieces)
-                self._item = {**self._item, "arguments": arguments, "status": status}
-                name = self._item["name"]
-                yield self._within("response.function_call_arguments.done", arguments=arguments, name=name)
+                yield self._close_call(status)
         yield self._event("response.output_item.done", output_index=len(self._done), item=self._item)
         self._done.append(self._item)
         self._open, self._item, self._pieces = None, {}, []
@@ -152,6 +160,14 @@ class EventWriter:
         yield self._within("response.content_part.done", **self._at(), part=part)
         self._item = {**self._item, "content": [*self._item["content"], part]}
         self._part, self._pieces, self._logprobs = None, [], []
+
+    def _close_call(self, status: str) -> Json:
+        given = "".join(self._pieces)
+        kind = self._item["type"]
+        told = {"input": given} if kind == "custom_tool_call" else {"arguments": given}
+        self._item = {**self._item, **told, "status": status}
+        named = {} if kind == "custom_tool_call" else {"name": self._item["name"]}
+        return self._within(f"{_TOLD_BY[kind]}.done", **told, **named)
 
     def _close_reasoning(self) -> Iterator[Json]:
         text = "".join(self._pieces)

@@ -48,7 +48,12 @@ class Items:
                 self._attach()
                 call = tool_call(*(text_in(item, key, path) for key in ("call_id", "name", "arguments")))
                 self._answer.setdefault("tool_calls", []).append(call)
-            case "function_call_output":
+            case "custom_tool_call":
+                self._attach()
+                identity, name, given = (text_in(item, key, path) for key in ("call_id", "name", "input"))
+                call = {"id": identity, "type": "custom", "custom": {"name": name, "input": given}}
+                self._answer.setdefault("tool_calls", []).append(call)
+            case "function_call_output" | "custom_tool_call_output":
                 self._flush()
                 self._result(item, path)
             case kind:

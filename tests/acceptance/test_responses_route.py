@@ -229,6 +229,26 @@ def test_upstream_refusals_are_http_errors(up: Stand, client: openai.OpenAI, dia
         up.upstreams[dialect].reset()
 
 
+def test_tokens_are_counted(up: Stand, client: openai.OpenAI, dialect: str) -> None:
+    """By Anthropic; the strict OpenAI has no such route, as most servers of that dialect have none."""
+    count = client.responses.input_tokens.with_raw_response.count
+    counted = count(model=MODELS[dialect], input="one two three", instructions="four", tools=TOOLS)
+    told, source = counted.parse(), counted.headers["x-aigateway-token-source"]
+    assert told.object == "response.input_tokens"
+    assert (told.input_tokens, source) == (4, "upstream") if dialect == "anthropic" else source == "estimate"
+    if dialect != "ollama":  # which nobody asks
+        [row] = up.rows(counted.headers["x-request-id"])
+        assert (row["kind"], row["cost_usd"]) == ("count_tokens", 0)
+
+
+def test_custom_tools_are_refused_where_they_cannot_be_carried(up: Stand) -> None:
+    tool = {"type": "custom", "name": "patch"}
+    for model in (MODELS["anthropic"], MODELS["ollama"]):
+        body = {"model": model, "input": "x", "tools": [tool]}
+        answer = up.gateway.http.post("/v1/responses", json=body)
+        assert answer.status_code == 400 and answer.json()["error"]["param"] == "tools", answer.text
+
+
 def test_what_cannot_be_carried_is_named(up: Stand) -> None:
     body = {
         "model": MODELS["anthropic"],
@@ -267,10 +287,11 @@ def test_what_cannot_be_carried_is_named(up: Stand) -> None:
         ({"tools": [{"type": "web_search"}]}, "tools[0]"),
     ],
 )
-def test_bad_bodies_name_the_field(up: Stand, change: dict[str, Any], param: str) -> None:
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/responses/input_tokens"])
+def test_bad_bodies_name_the_field(up: Stand, path: str, change: dict[str, Any], param: str) -> None:
     client_body = {"model": MODELS["openai"], "input": "x", **change}
     before = up.rows_so_far()
-    answer = up.gateway.http.post("/v1/responses", json=client_body)
+    answer = up.gateway.http.post(path, json=client_body)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param and answer.headers["x-should-retry"] == "false"
     assert up.rows_so_far() == before

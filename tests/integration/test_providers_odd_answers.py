@@ -18,6 +18,7 @@ from providers.pricing import PriceBook
 from providers.provider import ProviderConfig, Timeouts
 from providers.registry import build_providers
 from providers.walk import FailoverPolicy
+from providers.wording import TokenCounter, Wording
 
 DONE = b"data: [DONE]\n\n"
 USAGE = {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 14}
@@ -205,6 +206,19 @@ def test_pieces_of_tool_calls_that_are_not_in_order_are_put_in_order(deltas: lis
     ]
     ids = [call["id"] for call in found]
     assert ids == ["a", "b"] or (all(identity.startswith("call_") for identity in ids) and len(set(ids)) == 2)
+
+
+def test_openai_counts_the_tokens_of_a_responses_prompt() -> None:
+    async def main() -> int:
+        http = HttpClient()
+        async with answering({"object": "response.input_tokens", "input_tokens": 7}, "200 OK", "") as url:
+            provider = build_providers([ProviderConfig("p", "openai", url)], http)["p"]
+            assert isinstance(provider, TokenCounter)
+            counted = await provider.count_tokens("m", Wording({"input": "x", "stream": True}, native=True))
+        await http.close()
+        return counted
+
+    assert asyncio.run(main()) == 7
 
 
 def test_calls_of_a_whole_answer_are_completed_too() -> None:

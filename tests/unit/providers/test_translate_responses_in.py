@@ -250,6 +250,51 @@ def test_every_kind_of_item_in_order() -> None:
     assert indexes == [(1, 0)] * 4 + [(1, 1)] * 4
 
 
+GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: WORD"}
+PATCH: Json = {"type": "custom", "name": "patch", "description": "Changes files.", "format": GRAMMAR}
+
+
+def test_custom_tools_go_to_and_fro() -> None:
+    items: list[Json] = [
+        {"role": "user", "content": "go"},
+        {"type": "custom_tool_call", "call_id": "c1", "name": "patch", "input": "*** begin", "id": "ctc"},
+        {"type": "custom_tool_call_output", "call_id": "c1", "output": "done"},
+    ]
+    choice = {"type": "custom", "name": "patch"}
+    wording = from_responses(request(input=items, tools=[PATCH, TOOL], tool_choice=choice)).worded("openai")
+    told = {"name": "patch", "description": "Changes files."}
+    rules = {"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: WORD"}}
+    assert wording.body["tools"][0] == {"type": "custom", "custom": {**told, "format": rules}}
+    assert wording.body["tool_choice"] == {"type": "custom", "custom": {"name": "patch"}}
+    call = {"id": "c1", "type": "custom", "custom": {"name": "patch", "input": "*** begin"}}
+    assert wording.body["messages"][1]["tool_calls"] == [call]
+    assert wording.body["messages"][2] == {"role": "tool", "tool_call_id": "c1", "content": "done"}
+    only = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "custom", "name": "patch"}]}
+    allowed = from_responses(request(tools=[PATCH, TOOL], tool_choice=only)).body
+    assert len(allowed["tools"]) == 1 and allowed["tool_choice"] == "required"
+    completion = {"choices": [{"message": {"tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+    [item] = to_response(completion, request(tools=[PATCH]), "m", None)["output"]
+    assert item["id"].startswith("ctc_") and "arguments" not in item
+    assert (item["type"], item["call_id"], item["name"], item["input"]) == (
+        "custom_tool_call",
+        "c1",
+        "patch",
+        "*** begin",
+    )
+
+
+def test_events_of_a_custom_tools_call() -> None:
+    events = written(
+        {"tool_calls": [{"index": 0, "id": "c1", "type": "custom", "custom": {"name": "patch", "input": "*** "}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": "begin"}}]},
+    )
+    told = [event for event in events if "custom_tool_call_input" in event["type"]]
+    assert [event["type"].rpartition(".")[2] for event in told] == ["delta", "delta", "done"]
+    assert [event["delta"] for event in told[:2]] == ["*** ", "begin"] and told[2]["input"] == "*** begin"
+    [item] = events[-1]["response"]["output"]
+    assert (item["type"], item["input"], item["status"]) == ("custom_tool_call", "*** begin", "completed")
+
+
 def test_hidden_thinking_is_an_item_without_a_summary() -> None:
     hidden: list[Json] = [{"type": "redacted_thinking", "data": "x"}]
     events = written({"thinking_blocks": hidden})
