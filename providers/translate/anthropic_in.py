@@ -24,6 +24,8 @@ _TAKEN = frozenset(
 _CHOICES: Mapping[str, str] = {"any": "required", "auto": "auto", "none": "none"}
 _EFFORTS = ((2_048, "low"), (16_384, "medium"))  # thinking budgets up to which; above: high
 _TOOL_KEYS = frozenset({"type", "name", "description", "input_schema", "strict", "cache_control"})
+_OUTPUT_KEYS = frozenset({"effort", "format"})
+_THINKING_KEYS = frozenset({"type", "budget_tokens"})
 _MOST_STOPS = 4  # OpenAI takes no more
 
 
@@ -39,6 +41,8 @@ def from_messages(body: Json, target: ProviderType) -> Wording:
     _tools(body, request, dropped)
     _thinking(body, request, dropped, wide=target in WIDE)
     _output(body, request)
+    dropped += [f"output_config.{key}" for key in as_object(body.get("output_config")) if key not in _OUTPUT_KEYS]
+    dropped += [f"thinking.{key}" for key in as_object(body.get("thinking")) if key not in _THINKING_KEYS]
     return Wording(request, tuple(dict.fromkeys(dropped)))
 
 

@@ -29,6 +29,7 @@ def from_ollama(answer: Json, model: str) -> tuple[Json, Usage | None]:
         finish_reason=_finish_reason(answer, calls=bool(calls)),
         usage=usage,
     )
+    body["choices"][0]["logprobs"] = _logprobs(answer)
     return body, usage
 
 
@@ -59,7 +60,9 @@ class LineReader:
         if thinking := as_text(message.get("thinking")):
             yield self._maker.delta(reasoning_content=thinking)
         if text := as_text(message.get("content")):
-            yield self._maker.delta(content=text)
+            chunk = self._maker.delta(content=text)
+            chunk.body["choices"][0]["logprobs"] = _logprobs(body)
+            yield chunk
         for call in as_objects(message.get("tool_calls")):
             yield self._maker.delta(tool_calls=[{"index": self._calls, **_call(call)}])
             self._calls += 1
@@ -68,6 +71,12 @@ class LineReader:
             yield self._maker.finish(_finish_reason(body, calls=self._calls > 0))
             if usage := usage_of(body):
                 yield self._maker.usage(usage)
+
+
+def _logprobs(told: Json) -> Json | None:
+    """Ollama's list is what OpenAI has under `content`."""
+    tokens = as_objects(told.get("logprobs"))
+    return {"content": tokens, "refusal": None} if tokens else None
 
 
 def _call(call: Json) -> Json:

@@ -4,6 +4,7 @@ System messages are hoisted, neighbours of one role merged, all tool results of 
 Anthropic has no word for is left out and named. Formats: OpenAI `chat/completions`; Anthropic `/v1/messages`, 2023-06-01.
 """
 
+import base64
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from providers.provider import Json
 from providers.shapes import as_list, as_object, as_objects, as_text, text_of
 from providers.translate.allowed_tools import tools_and_choice
 from providers.translate.anthropic_schema import structured_schema
+from providers.translate.refusals import left_in_messages, parts_in
 
 DEFAULT_MAX_TOKENS = 4096  # Anthropic requires a limit; this is the workflow language's default too
 _EFFORTS: Mapping[str, str] = {"minimal": "low"}  # OpenAI's names that Anthropic lacks; "none" means: do not ask
@@ -36,6 +38,7 @@ _TAKEN = frozenset(
         "n", *_PASSED,
     }
 )  # fmt: skip
+_MESSAGE_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "refusal", "thinking_blocks"})
 _HARMLESS = frozenset({"store"})  # asks OpenAI to keep or not to keep a copy: nothing of the answer is lost
 
 
@@ -43,7 +46,8 @@ def to_anthropic(model: str, body: Json) -> tuple[Json, tuple[str, ...]]:
     """The request and the names of the parameters that it could not carry. Raises: ProviderError(invalid_request)."""
     if (body.get("n") or 1) != 1:
         raise _refusal("Anthropic gives one choice: `n` has to be 1.", "n")
-    system, messages = _conversation(as_objects(body.get("messages")))
+    given = as_objects(body.get("messages"))
+    system, messages = _conversation(given)
     limit = body.get("max_completion_tokens") or body.get("max_tokens") or DEFAULT_MAX_TOKENS
     request: Json = {"model": model, "max_tokens": limit, "messages": messages}
     if system:
@@ -55,6 +59,7 @@ def to_anthropic(model: str, body: Json) -> tuple[Json, tuple[str, ...]]:
     dropped += _sampling(body, request)
     _tools(body, request)
     dropped += _output(body, request)
+    dropped += left_in_messages(given, _MESSAGE_KEYS)
     if user := as_text(body.get("user")):
         request["metadata"] = {"user_id": user}
     return request, tuple(dropped)
@@ -135,7 +140,7 @@ def _output(body: Json, request: Json) -> list[str]:
     schema = as_object(as_object(wanted.get("json_schema")).get("schema"))
     if wanted.get("type") == "json_schema" and schema:
         output["format"] = {"type": "json_schema", "schema": structured_schema(schema)}
-    elif wanted.get("type") == "json_object":
+    elif wanted.get("type", "text") != "text":
         dropped.append("response_format")
     effort = as_text(body.get("reasoning_effort"))
     if effort and effort != "none":
@@ -185,16 +190,21 @@ def _user(message: Json) -> list[Json]:
 
 
 def _assistant(message: Json) -> list[Json]:
+    for key in ("function_call", "audio"):
+        if message.get(key):
+            raise _refusal(f"The `{key}` of an assistant's message cannot be carried to Anthropic.", "messages")
     blocks = [dict(block) for block in as_objects(message.get("thinking_blocks"))]  # signed: returned as they came
     blocks += _parts(message.get("content"), _text_part)
     if refusal := as_text(message.get("refusal")):
         blocks.append({"type": "text", "text": refusal})
-    for call in as_objects(message.get("tool_calls")):
-        function = as_object(call.get("function"))
-        blocks.append(
-            {"type": "tool_use", "id": call.get("id"), "name": function.get("name"), "input": _arguments(function)}
-        )
+    blocks += [_call(call) for call in as_objects(message.get("tool_calls"))]
     return blocks
+
+
+def _call(call: Json) -> Json:
+    custom, function = as_object(call.get("custom")), as_object(call.get("function"))
+    given = {"input": as_text(custom.get("input"))} if custom else _arguments(function)
+    return {"type": "tool_use", "id": call.get("id"), "name": (custom or function).get("name"), "input": given}
 
 
 def _arguments(function: Json) -> Json:
@@ -217,11 +227,9 @@ def _tool_result(message: Json) -> list[Json]:
 
 
 def _parts(content: Any, convert: Callable[[Json], Json | None]) -> list[Json]:
-    """Content as blocks; empty texts, which Anthropic refuses, are left out."""
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content else []
+    """Content as blocks; empty texts, which Anthropic refuses, are left out. Raises: ProviderError for what is no content."""
     blocks: list[Json] = []
-    for part in as_objects(content):
+    for part in parts_in(content, "messages"):
         if block := convert(part):
             if part.get("cache_control"):
                 block["cache_control"] = part["cache_control"]
@@ -230,6 +238,8 @@ def _parts(content: Any, convert: Callable[[Json], Json | None]) -> list[Json]:
 
 
 def _text_part(part: Json) -> Json | None:
+    if part.get("type", "text") not in ("text", "refusal"):
+        raise _refusal(f"A content part of type `{part.get('type')}` can be a user's alone.", "messages")
     text = as_text(part.get("text")) or as_text(part.get("refusal"))
     return {"type": "text", "text": text} if text else None
 
@@ -241,9 +251,22 @@ def _user_part(part: Json) -> Json | None:
         case "image_url":
             return {"type": "image", "source": _source(as_text(as_object(part.get("image_url")).get("url")))}
         case "file":
-            return {"type": "document", "source": _source(as_text(as_object(part.get("file")).get("file_data")))}
+            file = as_object(part.get("file"))
+            block: Json = {"type": "document", "source": _document(as_text(file.get("file_data")))}
+            return {**block, "title": file["filename"]} if as_text(file.get("filename")) else block
         case kind:
             raise _refusal(f"A content part of type `{kind}` cannot be carried to Anthropic.", "messages")
+
+
+def _document(url: str) -> Json:
+    """Texts go as text there: base64 is for PDFs alone."""
+    source = _source(url)
+    if not as_text(source.get("media_type")).startswith("text/"):
+        return source
+    try:
+        return {"type": "text", "media_type": "text/plain", "data": base64.b64decode(source["data"]).decode()}
+    except ValueError:
+        raise _refusal("A text file has to be UTF-8 in base64.", "messages") from None
 
 
 def _source(url: str) -> Json:

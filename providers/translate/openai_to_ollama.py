@@ -14,6 +14,7 @@ from providers.errors import ProviderError
 from providers.provider import Json
 from providers.shapes import as_list, as_object, as_objects, as_text, text_of
 from providers.translate.allowed_tools import tools_and_choice
+from providers.translate.refusals import left_in_messages, parts_in
 
 _OPTIONS: Mapping[str, str] = {
     "temperature": "temperature",
@@ -34,6 +35,7 @@ _TAKEN = frozenset(
         "reasoning_effort", "stream", "stream_options", "n", "options", *_OPTIONS, *_PASSED,
     }
 )  # fmt: skip
+_MESSAGE_KEYS = frozenset({"role", "content", "tool_calls", "tool_call_id", "refusal", "reasoning_content"})
 _HARMLESS = frozenset({"store", "user", "parallel_tool_calls"})  # nothing of the answer is lost without them
 _TAKES_LEVELS = re.compile(r"(^|/)gpt-oss")  # other thinking models know on and off alone
 _DATA_URI = re.compile(r"data:[^;,]*;base64,(?P<data>.*)", re.DOTALL)
@@ -43,7 +45,8 @@ def to_ollama(model: str, body: Json, *, stream: bool) -> tuple[Json, tuple[str,
     """The request and the names of the parameters that it could not carry. Raises: ProviderError(invalid_request)."""
     if (body.get("n") or 1) != 1:
         raise _refusal("Ollama gives one choice: `n` has to be 1.", "n")
-    request: Json = {"model": model, "messages": _messages(as_objects(body.get("messages"))), "stream": stream}
+    given = as_objects(body.get("messages"))
+    request: Json = {"model": model, "messages": _messages(given), "stream": stream}
     if options := _options(body):
         request["options"] = options
     for key in _PASSED:
@@ -51,7 +54,10 @@ def to_ollama(model: str, body: Json, *, stream: bool) -> tuple[Json, tuple[str,
             request[key] = body[key]
     dropped = [key for key, value in body.items() if key not in _TAKEN | _HARMLESS and value is not None]
     dropped += _tools(body, request)
-    _format(body, request)
+    dropped += _format(body, request)
+    dropped += left_in_messages(given, _MESSAGE_KEYS)
+    if any(part.get("cache_control") for message in given for part in as_objects(message.get("content"))):
+        dropped.append("cache_control")
     if effort := as_text(body.get("reasoning_effort")):
         levels = effort != "none" and _TAKES_LEVELS.search(model) is not None
         request["think"] = {"minimal": "low"}.get(effort, effort) if levels else effort != "none"
@@ -87,12 +93,15 @@ def _tools(body: Json, request: Json) -> list[str]:
     return ["tool_choice"] if choice not in (None, "auto", "none") else []
 
 
-def _format(body: Json, request: Json) -> None:
+def _format(body: Json, request: Json) -> list[str]:
     wanted = as_object(body.get("response_format"))
     if wanted.get("type") == "json_object":
         request["format"] = "json"
     elif wanted.get("type") == "json_schema":
         request["format"] = as_object(as_object(wanted.get("json_schema")).get("schema")) or "json"
+    elif wanted.get("type", "text") != "text":
+        return ["response_format"]
+    return []
 
 
 def _messages(messages: list[Json]) -> list[Json]:
@@ -100,7 +109,12 @@ def _messages(messages: list[Json]) -> list[Json]:
     made: list[Json] = []
     for message in messages:
         role = as_text(message.get("role"))
-        turn: Json = {"role": "system" if role == "developer" else role, "content": text_of(message.get("content"))}
+        for key in ("function_call", "audio"):
+            if message.get(key):
+                raise _refusal(f"The `{key}` of an assistant's message cannot be carried to Ollama.", "messages")
+        parts_in(message.get("content"), "messages")
+        text = text_of(message.get("content")) or as_text(message.get("refusal"))
+        turn: Json = {"role": "system" if role == "developer" else role, "content": text}
         if images := _images(message.get("content")):
             turn["images"] = images
         if reasoning := as_text(message.get("reasoning_content")):
@@ -116,9 +130,11 @@ def _messages(messages: list[Json]) -> list[Json]:
 
 
 def _call(call: Json, names: dict[str, str]) -> Json:
-    function = as_object(call.get("function"))
-    identity, name = as_text(call.get("id")), as_text(function.get("name"))
+    custom, function = as_object(call.get("custom")), as_object(call.get("function"))
+    identity, name = as_text(call.get("id")), as_text((custom or function).get("name"))
     names[identity] = name
+    if custom:
+        return {"id": identity, "function": {"name": name, "arguments": {"input": as_text(custom.get("input"))}}}
     try:
         arguments: Any = orjson.loads(as_text(function.get("arguments")) or "{}")
     except orjson.JSONDecodeError:

@@ -72,15 +72,15 @@ def from_responses(body: Json) -> ChatOfResponses:
     for key in _SAME:
         if body.get(key) is not None:
             request[key] = body[key]
-    _tools(body, request)
-    _text(as_object(body.get("text")), request)
+    _tools(body, request, dropped)
+    _text(as_object(body.get("text")), request, dropped)
     _reasoning(as_object(body.get("reasoning")), request, dropped)
     _include(body, request, dropped)
     return ChatOfResponses(request, tuple(dict.fromkeys(dropped)))
 
 
-def _tools(body: Json, request: Json) -> None:
-    tools = [_tool(tool, at) for at, tool in enumerate(as_objects(body.get("tools")))]
+def _tools(body: Json, request: Json, dropped: list[str]) -> None:
+    tools = [_tool(tool, at, dropped) for at, tool in enumerate(as_objects(body.get("tools")))]
     choice: Any = body.get("tool_choice")
     if as_object(choice).get("type") == "allowed_tools":
         allowed = {as_text(each.get("name")) for each in as_objects(choice.get("tools"))}
@@ -101,7 +101,7 @@ def _tools(body: Json, request: Json) -> None:
         request["parallel_tool_calls"] = body["parallel_tool_calls"]
 
 
-def _tool(tool: Json, at: int) -> Json:
+def _tool(tool: Json, at: int, dropped: list[str]) -> Json:
     kind = as_text(tool.get("type"))
     if kind not in _TOOLS:
         raise refused(
@@ -112,6 +112,8 @@ def _tool(tool: Json, at: int) -> Json:
     for key in _TOOLS[kind]:
         if tool.get(key) is not None:
             made[key] = tool[key]
+    taken = ("type", "name", *_TOOLS[kind])
+    dropped += [f"tools.{key}" for key, value in tool.items() if key not in taken and value]
     grammar = as_object(made.get("format"))
     if grammar.get("type") == "grammar":  # chat has a frame around it
         rules = {key: value for key, value in grammar.items() if key != "type"}
@@ -119,13 +121,16 @@ def _tool(tool: Json, at: int) -> Json:
     return {"type": kind, kind: made}
 
 
-def _text(text: Json, request: Json) -> None:
+def _text(text: Json, request: Json, dropped: list[str]) -> None:
+    dropped += [f"text.{key}" for key, value in text.items() if key not in ("format", "verbosity") and value]
     wanted = as_object(text.get("format"))
     if wanted.get("type") == "json_schema":
         schema = {key: value for key, value in wanted.items() if key != "type" and value is not None}
         request["response_format"] = {"type": "json_schema", "json_schema": schema}
     elif wanted.get("type") == "json_object":
         request["response_format"] = {"type": "json_object"}
+    elif wanted.get("type", "text") != "text":
+        dropped.append("text.format")
     if text.get("verbosity") is not None:
         request["verbosity"] = text["verbosity"]
 

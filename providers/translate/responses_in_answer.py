@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from engine.ledger import Usage
@@ -86,9 +87,17 @@ def usage_to_responses(usage: Usage) -> Json:
     }
 
 
-def text_part(text: str, logprobs: list[Json]) -> Json:
+def text_part(text: str, logprobs: list[Json], annotations: Sequence[Json] = ()) -> Json:
     """A text in a message."""
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
+    return {"type": "output_text", "text": text, "annotations": list(annotations), "logprobs": logprobs}
+
+
+def annotations_in(message: Json) -> list[Json]:
+    """What a text refers to: chat has a frame around each that the Responses dialect has not."""
+    return [
+        {key: value for key, value in told.items() if key != "url_citation"} | as_object(told.get("url_citation"))
+        for told in as_objects(message.get("annotations"))
+    ]
 
 
 def reasoning_item(identity: str, text: str, blocks: list[Json]) -> Json:
@@ -110,7 +119,8 @@ def _output(choice: Json) -> list[Json]:
         items.append(reasoning_item(new_id("rs"), thoughts, blocks))
     parts: list[Json] = []
     if text := text_of(message.get("content")):
-        parts.append(text_part(text, as_objects(as_object(choice.get("logprobs")).get("content"))))
+        logprobs = as_objects(as_object(choice.get("logprobs")).get("content"))
+        parts.append(text_part(text, logprobs, annotations_in(message)))
     if refusal := as_text(message.get("refusal")):
         parts.append({"type": "refusal", "refusal": refusal})
     if parts:

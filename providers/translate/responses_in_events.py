@@ -13,6 +13,7 @@ from providers.errors import ProviderError
 from providers.provider import Chunk, Json
 from providers.shapes import as_count, as_object, as_objects, as_text
 from providers.translate.responses_in_answer import (
+    annotations_in,
     call_item,
     ended,
     incomplete_reason,
@@ -39,6 +40,7 @@ class EventWriter:
         self._part: str | None = None  # of an open message: `output_text` or `refusal`
         self._pieces: list[str] = []  # of what is being written: a part's text, thoughts or arguments
         self._logprobs: list[Json] = []
+        self._annotations: list[Json] = []
         self._thinking: list[Json] = []
         self._calls: set[int] = set()
         self._finish_reason: Any = None
@@ -57,6 +59,8 @@ class EventWriter:
                 yield from self._reason(thought, as_objects(delta.get("thinking_blocks")))
             if text := as_text(delta.get("content")):
                 yield from self._text(text, as_objects(as_object(choice.get("logprobs")).get("content")))
+            if "annotations" in delta:
+                yield from self._annotate(annotations_in(delta))
             if refusal := as_text(delta.get("refusal")):
                 yield from self._refuse(refusal)
             for call in as_objects(delta.get("tool_calls")):
@@ -91,6 +95,15 @@ class EventWriter:
         self._pieces.append(text)
         self._logprobs += logprobs
         yield self._within("response.output_text.delta", **self._at(), delta=text, logprobs=logprobs)
+
+    def _annotate(self, annotations: list[Json]) -> Iterator[Json]:
+        if not annotations:
+            return
+        yield from self._begin_part("output_text", text_part("", []))
+        for annotation in annotations:
+            at = {**self._at(), "annotation_index": len(self._annotations)}
+            self._annotations.append(annotation)
+            yield self._within("response.output_text.annotation.added", **at, annotation=annotation)
 
     def _refuse(self, text: str) -> Iterator[Json]:
         yield from self._begin_part("refusal", {"type": "refusal", "refusal": ""})
@@ -150,7 +163,7 @@ class EventWriter:
         text = "".join(self._pieces)
         match self._part:
             case "output_text":
-                part = text_part(text, self._logprobs)
+                part = text_part(text, self._logprobs, self._annotations)
                 yield self._within("response.output_text.done", **self._at(), text=text, logprobs=self._logprobs)
             case "refusal":
                 part = {"type": "refusal", "refusal": text}
@@ -159,7 +172,7 @@ class EventWriter:
                 return
         yield self._within("response.content_part.done", **self._at(), part=part)
         self._item = {**self._item, "content": [*self._item["content"], part]}
-        self._part, self._pieces, self._logprobs = None, [], []
+        self._part, self._pieces, self._logprobs, self._annotations = None, [], [], []
 
     def _close_call(self, status: str) -> Json:
         given = "".join(self._pieces)

@@ -37,6 +37,8 @@ class Items:
         match item.get("type") or "message":
             case "message" if item.get("role") == "assistant":
                 self._attach()
+                if item.get("phase"):
+                    self._dropped.append("input.phase")
                 self._say(self._texts(item, "content", path))
             case "message":
                 self._settle()

@@ -12,11 +12,19 @@ SOURCE = {
         obj({"type": one_of("file"), "file_id": TEXT}, "type", "file_id"),
     ]
 }
+_PLAIN = obj({"type": one_of("text"), "media_type": one_of("text/plain"), "data": FILLED}, "type", "media_type", "data")
 BLOCKS = {
     "text": obj({"type": TEXT, "text": FILLED, "cache_control": CACHE, "citations": {}}, "type", "text"),
     "image": obj({"type": TEXT, "source": SOURCE, "cache_control": CACHE}, "type", "source"),
     "document": obj(
-        {"type": TEXT, "source": SOURCE, "cache_control": CACHE, "title": {}, "context": {}, "citations": {}},
+        {
+            "type": TEXT,
+            "source": {"anyOf": [*SOURCE["anyOf"], _PLAIN]},
+            "cache_control": CACHE,
+            "title": {},
+            "context": {},
+            "citations": {},
+        },
         "type",
         "source",
     ),

@@ -98,6 +98,33 @@ def test_what_cannot_be_carried_is_named() -> None:
     assert set(dropped) == {"seed", "logprobs", "frequency_penalty", "top_p", "response_format", "made_up"}
 
 
+def test_what_messages_say_besides_is_named() -> None:
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}
+    thought = {"role": "assistant", "content": "y", "reasoning_content": "t", "refusal": None, "annotations": []}
+    signed = {**thought, "thinking_blocks": [{"type": "thinking", "thinking": "t", "signature": "s"}]}
+    messages = [{"role": "user", "name": "bob", "content": [picture]}, thought, {"role": "user", "content": "go on"}]
+    body = {"messages": messages, "response_format": {"type": "grammar"}}
+    named = {"messages.name", "messages.reasoning_content", "image_url.detail", "response_format"}
+    assert set(to_anthropic("claude-sonnet-4-5", body)[1]) == named
+    assert to_anthropic("claude-sonnet-4-5", {"messages": [*chat("x")["messages"], signed]})[1] == ()
+
+
+def test_files_and_custom_calls_find_their_blocks() -> None:
+    def file(url: str) -> dict[str, Any]:
+        return {"type": "file", "file": {"filename": "a", "file_data": url}}
+
+    call = {"id": "c1", "type": "custom", "custom": {"name": "patch", "input": "*** begin"}}
+    parts = [file("data:application/pdf;base64,JVBERi0="), file("data:text/plain;base64,R3LDvMOfZQ==")]
+    messages = [{"role": "user", "content": parts}, {"role": "assistant", "tool_calls": [call]}]
+    request, _ = to_anthropic("claude-sonnet-4-5", {"messages": messages})
+    check_messages(request, "2023-06-01")
+    pdf, text = request["messages"][0]["content"]
+    assert pdf["source"]["type"] == "base64" and pdf["title"] == text["title"] == "a"
+    assert text["source"] == {"type": "text", "media_type": "text/plain", "data": "Grüße"}
+    used = {"type": "tool_use", "id": "c1", "name": "patch", "input": {"input": "*** begin"}}
+    assert request["messages"][1]["content"] == [used]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -109,6 +136,15 @@ def test_what_cannot_be_carried_is_named() -> None:
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]}]},
         {"messages": [{"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}]}]},
         chat("hi", tools=[{"type": "web_search"}]),
+        {"messages": [{"role": "user", "content": 5}]},
+        {"messages": [{"role": "user", "content": ["hi"]}]},
+        {"messages": [{"role": "system", "content": [{"type": "image_url", "image_url": {"url": "https://x"}}]}]},
+        {"messages": [{"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "file", "file": {"file_data": "data:text/x;base64,/w=="}}]}
+            ]
+        },
     ],
 )
 def test_what_would_change_the_answer_is_refused(body: dict[str, Any]) -> None:

@@ -107,6 +107,8 @@ def test_parameters_that_have_a_word(given: Json, expected: Json) -> None:
         ({"stop_sequences": list("abcde")}, (), "ollama"),
         ({"thinking": {"type": "adaptive"}}, (), "openai"),
         ({"thinking": {"type": "disabled"}}, ("thinking",), "openai"),
+        ({"thinking": {"type": "adaptive", "display": "omitted"}}, ("thinking.display",), "ollama"),
+        ({"output_config": {"effort": "low", "task_budget": {}}}, ("output_config.task_budget",), "openai"),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, ("thinking.budget_tokens",), "openai"),
         ({"tools": [{**TOOL, "input_examples": []}]}, ("tools.input_examples",), "openai"),
         (

@@ -74,6 +74,9 @@ def test_what_cannot_be_carried_is_named() -> None:
         "hi", logit_bias={"1": 1}, service_tier="auto", tool_choice="required", user="u", tools=[function_tool("f")]
     )
     assert set(to_ollama("m", body, stream=False)[1]) == {"logit_bias", "service_tier", "tool_choice"}
+    part = {"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}
+    said = {"messages": [{"role": "user", "name": "bob", "content": [part]}], "response_format": {"type": "grammar"}}
+    assert set(to_ollama("m", said, stream=False)[1]) == {"messages.name", "cache_control", "response_format"}
     none = to_ollama("m", {**body, "tool_choice": "none"}, stream=False)
     assert "tools" not in none[0] and "tool_choice" not in none[1]
 
@@ -82,6 +85,8 @@ def test_what_cannot_be_carried_is_named() -> None:
     "body",
     [
         chat("x", n=3),
+        {"messages": [{"role": "user", "content": 5}]},
+        {"messages": [{"role": "assistant", "audio": {"id": "a"}}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/a.png"}}]}]},
         {"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]},
         {
@@ -101,6 +106,15 @@ def test_counts_that_are_left_out() -> None:
     assert usage_of({}) is None
     assert usage_of({"eval_count": 3}) == Usage(output=3)
     assert usage_of({"prompt_eval_count": 4}) == Usage(input=4)
+
+
+def test_logprobs_come_back_where_they_were_asked_for() -> None:
+    tokens = [{"token": "hi", "logprob": -0.1, "bytes": [104, 105], "top_logprobs": []}]
+    told = {"message": {"content": "hi"}, "logprobs": tokens}
+    expected = {"content": tokens, "refusal": None}
+    assert from_ollama(told, "m")[0]["choices"][0]["logprobs"] == expected
+    chunks = [chunk for chunk in LineReader("m", ()).line(told) if chunk.has_content]
+    assert [chunk.body["choices"][0]["logprobs"] for chunk in chunks] == [expected]
 
 
 def test_tool_calls_get_ids_and_their_finish_reason() -> None:

@@ -68,7 +68,7 @@ def test_a_whole_conversation_for_anthropic() -> None:
     wording = from_responses(request(input=ITEMS, tools=[TOOL])).worded("anthropic")
     made, dropped = to_anthropic("claude-sonnet-5-5", wording.body)
     check_messages(made, "2023-06-01")
-    assert wording.dropped == dropped == ()
+    assert wording.dropped == () and dropped == ("image_url.detail",)
     assert made["messages"][1]["content"][0] == SIGNED[0]
 
 
@@ -139,6 +139,9 @@ def test_parameters_that_have_a_word(given: Json, expected: Json) -> None:
         ({"max_tool_calls": 3, "moderation": None}, ("max_tool_calls",)),
         ({"reasoning": {"mode": "x", "effort": None}}, ("reasoning.mode",)),
         ({"include": ["file_search_call.results"]}, ("include.file_search_call.results",)),
+        ({"text": {"format": {"type": "grammar"}, "x": 1}}, ("text.x", "text.format")),
+        ({"tools": [{**TOOL, "defer_loading": True}]}, ("tools.defer_loading",)),
+        ({"input": [{"role": "assistant", "phase": "commentary", "content": "y"}]}, ("input.phase",)),
         (
             {"input": [{"type": "reasoning", "encrypted_content": "of another"}, {"role": "user", "content": "x"}]},
             ("input.reasoning",),
@@ -293,6 +296,20 @@ def test_events_of_a_custom_tools_call() -> None:
     assert [event["delta"] for event in told[:2]] == ["*** ", "begin"] and told[2]["input"] == "*** begin"
     [item] = events[-1]["response"]["output"]
     assert (item["type"], item["input"], item["status"]) == ("custom_tool_call", "*** begin", "completed")
+
+
+def test_what_a_text_refers_to() -> None:
+    cited = {"url": "https://x", "title": "X", "start_index": 0, "end_index": 2}
+    told = [{"type": "url_citation", "url_citation": cited}]
+    message = {"content": "So", "annotations": told}
+    expected = [{"type": "url_citation", **cited}]
+    [said] = to_response({"choices": [{"message": message}]}, request(), "m", None)["output"]
+    assert said["content"][0]["annotations"] == expected
+    events = written({"content": "So"}, {"annotations": told})
+    [added] = [event for event in events if event["type"] == "response.output_text.annotation.added"]
+    assert (added["annotation"], added["annotation_index"], added["content_index"]) == (expected[0], 0, 0)
+    assert events[-1]["response"]["output"][0]["content"][0]["annotations"] == expected
+    assert told[0]["url_citation"] == cited  # what is kept elsewhere is not changed
 
 
 def test_hidden_thinking_is_an_item_without_a_summary() -> None:
