@@ -18,7 +18,7 @@ from providers.provider import Provider
 LIST_TTL_S = 30.0
 LIST_TIMEOUT_S = 2.0
 _NEAREST = 3
-_LONGEST_NAME = 512
+_LONGEST_NAME = 200  # what a column takes
 
 
 @dataclass(frozen=True, slots=True)
