@@ -215,6 +215,8 @@ def test_tokens_and_parallel_requests_are_limited_too(up: Guarded) -> None:
     with pytest.raises(openai.RateLimitError) as refused:
         up.say(secret, "sim/dear", max_tokens=140)
     assert refused.value.response.headers["x-ratelimit-remaining-tokens"] == "130"
+    with pytest.raises(openai.RateLimitError, match="tokens"):
+        up.say(secret, "sim/dear")  # no limit of its own: 4096 are assumed
     up.say(secret, "sim/dear", max_tokens=50)
     made = up.key("one-by-one", max_parallel=1)
     with ThreadPoolExecutor(1) as pool:

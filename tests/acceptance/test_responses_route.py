@@ -229,6 +229,32 @@ def test_upstream_refusals_are_http_errors(up: Stand, client: openai.OpenAI, dia
         up.upstreams[dialect].reset()
 
 
+OPENAIS = {
+    400: openai.BadRequestError,
+    401: openai.AuthenticationError,
+    403: openai.PermissionDeniedError,
+    404: openai.NotFoundError,
+    409: openai.ConflictError,
+    422: openai.UnprocessableEntityError,
+    429: openai.RateLimitError,
+    500: openai.InternalServerError,
+    503: openai.InternalServerError,
+}
+
+
+@pytest.mark.parametrize("status", OPENAIS)
+def test_the_client_raises_its_own_class_for_each_status(up: Stand, status: int) -> None:
+    """And asks once: what is refused for good, and what was tried to its end here, carries x-should-retry: false."""
+    up.upstreams["openai"].script(Fault("status", status=status, headers={"Retry-After": "60"}))
+    before = up.rows_so_far()
+    with openai.OpenAI(base_url=f"{up.gateway.url}/v1", api_key="not-needed", max_retries=2) as client:
+        with pytest.raises(OPENAIS[status]) as caught:
+            client.responses.create(model=MODELS["openai"], input="hello")
+    assert caught.value.response.headers["x-should-retry"] == "false" and up.rows_so_far() == before + 1
+    error: Any = caught.value.body
+    assert error.keys() == {"message", "type", "code", "param"}
+
+
 def test_tokens_are_counted(up: Stand, client: openai.OpenAI, dialect: str) -> None:
     """By Anthropic; the strict OpenAI has no such route, as most servers of that dialect have none."""
     count = client.responses.input_tokens.with_raw_response.count

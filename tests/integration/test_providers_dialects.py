@@ -94,6 +94,7 @@ def test_plain_and_streamed_answers_are_the_same(upstream: Upstream, dialect: st
     assert answer.usage == Usage(input=4, output=4)
     assert [chunk.usage for chunk in chunks if chunk.usage] == [answer.usage]
     assert chunks[-1].usage_only and chunks[-1].body["choices"] == []
+    assert len({tuple(chunk.body[key] for key in ("id", "created", "model", "object")) for chunk in chunks}) == 1
     assert [chunk.finish_reason for chunk in chunks if chunk.finish_reason] == ["stop"]
     assert not chunks[0].has_content and chunks[1].has_content
     assert answer.upstream_model == MODELS[dialect]

@@ -131,6 +131,28 @@ def test_a_200_that_is_none_is_a_failure(body: Any, expected: ErrorClass, stream
     assert [row.success for row in book.rows] == [False]
 
 
+def test_a_redirect_is_not_followed() -> None:
+    """It would carry the key to another host."""
+    taken: list[bytes] = []
+
+    async def main() -> ProviderError:
+        async def steal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            taken.append(await reader.read(100))
+            writer.close()
+
+        http = HttpClient()
+        async with await asyncio.start_server(steal, "127.0.0.1", 0) as thief:
+            elsewhere = f"location: http://127.0.0.1:{thief.sockets[0].getsockname()[1]}/v1\r\n"
+            async with answering(b"", "307 Temporary Redirect", elsewhere) as url:
+                provider = build_providers([ProviderConfig("p", "openai", url, "secret")], http)["p"]
+                with pytest.raises(ProviderError) as caught:
+                    await provider.chat("m", chat("x"))
+        await http.close()
+        return caught.value
+
+    assert asyncio.run(main()).status == 307 and not taken
+
+
 def test_a_204_may_have_cost_something() -> None:
     _, failed, book = ask(b"", status="204 No Content")
     assert failed is not None and book.rows[0].cost_source is CostSource.UNKNOWN
