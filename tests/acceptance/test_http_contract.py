@@ -78,7 +78,9 @@ def test_openai_client_unmodified(client: openai.OpenAI) -> None:
     assert answer.choices[0].message.content == "one two three"
     assert answer.usage and answer.usage.total_tokens == 6
     assert answer.aigateway["cost_usd"] == pytest.approx(3e-6 + 6e-6, rel=1e-12)  # type: ignore[attr-defined]
-    models = [model.id for model in client.models.list()]
+    listed = list(client.models.list())
+    assert all(model.model_fields_set >= {"id", "object", "created", "owned_by"} for model in listed)
+    models = [model.id for model in listed]
     assert {"fast", "sim/echo", "simulated/echo"} <= set(models)
     with pytest.raises(openai.NotFoundError, match="sim/echo"):
         client.chat.completions.create(model="echho", messages=messages)
