@@ -167,11 +167,9 @@ def _chunks(parser: EventParser, reader: EventReader, piece: bytes) -> Iterator[
 
 def _rest(parser: EventParser, reader: EventReader) -> Iterator[Chunk]:
     """What the end of the stream completes. Raises: ProviderError where the message is not whole."""
-    if reader.done:
-        return
     if parser.json:
         decoded(parser.json)  # an error with status 200
-    for event in parser.close():
+    for event in () if reader.done else parser.close():
         yield from reader.event(_decoded(event))
     if not reader.finished:
         raise ProviderError.unseen(ErrorClass.CONNECTION, "The upstream's stream ended before the answer did.")

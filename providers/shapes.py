@@ -32,6 +32,14 @@ def as_count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_COUNT else None
 
 
+def told_count(fields: Json, key: str) -> int | None:
+    """A count of tokens that is told, or 0 where none is; None where what is told is no count."""
+    value: Any = fields.get(key)
+    if isinstance(value, float) and value.is_integer():  # some servers count in floats
+        value = int(value)
+    return 0 if value is None else as_count(value)
+
+
 def text_of(content: Any) -> str:
     """The text of an OpenAI message's `content`: a string, or its text parts joined."""
     if isinstance(content, str):

@@ -7,7 +7,7 @@ from engine.ledger import Usage
 from engine.money import to_picousd
 from engine.token_estimate import estimate_tokens
 from providers.provider import Json
-from providers.shapes import as_count, as_list, as_object, as_objects
+from providers.shapes import as_count, as_list, as_object, as_objects, told_count
 
 IMAGE_TOKENS = 1000  # about what a full-size picture costs; its base64 text is not read as tokens
 MESSAGE_TOKENS = 4  # the frame around each message
@@ -21,7 +21,7 @@ def usage_from_openai(told: Any) -> Usage | None:
     xAI and Gemini leave what was thought out of `completion_tokens` and charge for it as output: it is in `total_tokens` alone.
     """
     fields = as_object(told)
-    prompt, output = _told_count(fields, "prompt_tokens"), _told_count(fields, "completion_tokens")
+    prompt, output = told_count(fields, "prompt_tokens"), told_count(fields, "completion_tokens")
     if prompt is None or output is None or not prompt + output:
         return None
     details = as_object(fields.get("prompt_tokens_details"))
@@ -39,14 +39,6 @@ def usage_from_openai(told: Any) -> Usage | None:
         output=output,
         reasoning=reasoning,
     )
-
-
-def _told_count(fields: Json, key: str) -> int | None:
-    """A count that is there, or 0 (embeddings have no output); None where what is there is no count."""
-    value: Any = fields.get(key)
-    if isinstance(value, float) and value.is_integer():  # some servers count in floats
-        value = int(value)
-    return 0 if value is None else as_count(value)
 
 
 def usage_to_openai(usage: Usage) -> Json:

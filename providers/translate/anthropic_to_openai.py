@@ -15,7 +15,7 @@ from engine.states import ErrorClass
 from providers.completions import ChunkMaker, completion, tool_call
 from providers.errors import ProviderError
 from providers.provider import Chunk, Json
-from providers.shapes import as_count, as_object, as_objects, as_text
+from providers.shapes import as_count, as_object, as_objects, as_text, told_count
 
 _FINISH: Mapping[str, str] = {
     "end_turn": "stop",
@@ -62,20 +62,21 @@ def finish_reason(stop_reason: Any) -> str:
 
 
 def usage_of(told: Json) -> Usage | None:
-    """Anthropic's counts, which are disjoint already (`input_tokens` excludes the cache)."""
-    given, output = as_count(told.get("input_tokens")), as_count(told.get("output_tokens"))
-    if given is None and output is None:
+    """Anthropic's counts, which are disjoint already (`input_tokens` excludes the cache); None where they make no sense."""
+    given, output = told_count(told, "input_tokens"), told_count(told, "output_tokens")
+    if told.get("input_tokens") is None or given is None or output is None:
         return None
     written = as_count(told.get("cache_creation_input_tokens")) or 0
     for_an_hour = as_count(as_object(told.get("cache_creation")).get("ephemeral_1h_input_tokens")) or 0
-    return Usage(
-        input=given or 0,
+    usage = Usage(
+        input=given,
         cache_read=as_count(told.get("cache_read_input_tokens")) or 0,
         cache_write=max(0, written - for_an_hour),
         cache_write_1h=for_an_hour,
-        output=output or 0,
+        output=output,
         reasoning=as_count(as_object(told.get("output_tokens_details")).get("thinking_tokens")) or 0,
     )
+    return usage if usage.total_tokens else None
 
 
 class MessageReader:

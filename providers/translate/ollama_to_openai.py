@@ -8,7 +8,7 @@ import orjson
 from engine.ledger import Usage
 from providers.completions import ChunkMaker, completion, new_call_id, new_completion_id, tool_call
 from providers.provider import Chunk, Json
-from providers.shapes import as_count, as_object, as_objects, as_text
+from providers.shapes import as_object, as_objects, as_text, told_count
 
 
 def from_ollama(answer: Json, model: str) -> tuple[Json, Usage | None]:
@@ -35,10 +35,10 @@ def from_ollama(answer: Json, model: str) -> tuple[Json, Usage | None]:
 
 def usage_of(answer: Json) -> Usage | None:
     """The counts of a last line. Ollama leaves a count of 0 out (a cached prompt), so one of the two is enough."""
-    given, output = as_count(answer.get("prompt_eval_count")), as_count(answer.get("eval_count"))
-    if given is None and output is None:
+    given, output = told_count(answer, "prompt_eval_count"), told_count(answer, "eval_count")
+    if given is None or output is None or not given + output:
         return None
-    return Usage(input=given or 0, output=output or 0)
+    return Usage(input=given, output=output)
 
 
 class LineReader:

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from upstreams.book import PRICES, SCOPE, MemoryBook, chat, route
@@ -55,7 +55,12 @@ async def answering(body: Any, status: str, headers: str) -> AsyncGenerator[str,
 
 
 def ask(
-    body: Any, *, stream: bool = False, status: str = "200 OK", headers: str = ""
+    body: Any,
+    *,
+    stream: bool = False,
+    status: str = "200 OK",
+    headers: str = "",
+    dialect: Literal["openai", "anthropic"] = "openai",
 ) -> tuple[list[dict[str, Any]], ProviderError | None, MemoryBook]:
     """What came of it: the bodies (one, or a chunk each), the failure, and the rows."""
     book = MemoryBook()
@@ -64,7 +69,7 @@ def ask(
         http, failover, bodies = HttpClient(), Failover(PriceBook()), list[dict[str, Any]]()
         once = FailoverPolicy(retries_per_target=0)
         async with answering(body, status, headers) as url:
-            config = ProviderConfig("p", "openai", url, prices=PRICES, timeouts=Timeouts(2, 2, 2, 5))
+            config = ProviderConfig("p", dialect, url, prices=PRICES, timeouts=Timeouts(2, 2, 2, 5))
             where = route((build_providers([config], http)["p"], "m"))
             try:
                 if stream:
@@ -84,7 +89,7 @@ def ask(
     return bodies, failed, book
 
 
-def told(bodies: list[dict[str, Any]]) -> str:
+def told_text(bodies: list[dict[str, Any]]) -> str:
     """The text of an answer, whole or in chunks."""
     choices = [choice for body in bodies for choice in body["choices"]]
     return "".join((choice.get("message") or choice.get("delta")).get("content") or "" for choice in choices)
@@ -102,13 +107,13 @@ def told(bodies: list[dict[str, Any]]) -> str:
 )
 def test_a_good_answer_in_strange_clothes_is_a_good_answer(body: Any, status: str, headers: str) -> None:
     bodies, failed, book = ask(body, status=status, headers=headers)
-    assert failed is None and told(bodies) == "well done"
+    assert failed is None and told_text(bodies) == "well done"
     assert [(row.success, row.cost_picousd) for row in book.rows] == [(True, COST)]
 
 
 def test_a_server_that_does_not_stream_is_told_in_chunks() -> None:
     bodies, failed, book = ask(whole(), stream=True)
-    assert failed is None and told(bodies) == "well done"
+    assert failed is None and told_text(bodies) == "well done"
     assert [choice["finish_reason"] for body in bodies for choice in body["choices"]][-1] == "stop"
     assert [(row.success, row.cost_picousd) for row in book.rows] == [(True, COST)]
 
@@ -160,8 +165,22 @@ def test_a_204_may_have_cost_something() -> None:
 
 def test_a_choice_that_ends_with_an_error_is_no_clean_end() -> None:
     bodies, failed, book = ask(events({"content": "half"}, finish="error") + DONE, stream=True)
-    assert told(bodies) == "half" and failed is not None and failed.error_class is ErrorClass.SERVER_ERROR
+    assert told_text(bodies) == "half" and failed is not None and failed.error_class is ErrorClass.SERVER_ERROR
     assert [(row.success, row.cost_source) for row in book.rows] == [(False, CostSource.ESTIMATED)]
+
+
+def test_a_message_that_ends_without_a_stop_reason_is_not_whole() -> None:
+    """`message_stop` alone says nothing: the reason is in the `message_delta` before it."""
+    block = {"type": "text", "text": ""}
+    told = [
+        {"type": "message_start", "message": {"usage": {"input_tokens": 10, "output_tokens": 1}}},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "half"}},
+        {"type": "message_stop"},
+    ]
+    body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in told)
+    bodies, failed, book = ask(body, stream=True, dialect="anthropic")
+    assert told_text(bodies) == "half" and failed is not None and not book.rows[0].success
 
 
 def piece(**fields: Any) -> dict[str, Any]:

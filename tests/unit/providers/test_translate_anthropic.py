@@ -9,7 +9,7 @@ from engine.ledger import Usage
 from engine.states import ErrorClass
 from providers.errors import ProviderError
 from providers.translate.anthropic_schema import structured_schema
-from providers.translate.anthropic_to_openai import MessageReader, finish_reason, from_anthropic
+from providers.translate.anthropic_to_openai import MessageReader, finish_reason, from_anthropic, usage_of
 from providers.translate.openai_to_anthropic import to_anthropic
 
 CONVERSATION: list[dict[str, Any]] = [
@@ -96,6 +96,13 @@ def test_what_cannot_be_carried_is_named() -> None:
     )
     check_messages(request, "2023-06-01")
     assert set(dropped) == {"seed", "logprobs", "frequency_penalty", "top_p", "response_format", "made_up"}
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"output_tokens": 4}, {"input_tokens": -1, "output_tokens": 4}, {"input_tokens": 0}]
+)
+def test_counts_that_make_no_sense_are_none(told: dict[str, Any]) -> None:
+    assert usage_of(told) is None
 
 
 def test_what_messages_say_besides_is_named() -> None:

@@ -106,6 +106,7 @@ def test_counts_that_are_left_out() -> None:
     assert usage_of({}) is None
     assert usage_of({"eval_count": 3}) == Usage(output=3)
     assert usage_of({"prompt_eval_count": 4}) == Usage(input=4)
+    assert usage_of({"prompt_eval_count": "4", "eval_count": 3}) is None  # half a count is none
 
 
 def test_logprobs_come_back_where_they_were_asked_for() -> None:
