@@ -12,6 +12,7 @@ from providers.shapes import as_count, as_list, as_object, as_objects, told_coun
 IMAGE_TOKENS = 1000  # about what a full-size picture costs; its base64 text is not read as tokens
 MESSAGE_TOKENS = 4  # the frame around each message
 _LARGEST_COST_USD = 1_000_000  # of one call; more is a mistake of the upstream, and would not fit a column
+_PICO_PER_TICK = 100
 _PROMPT_KEYS = ("input", "system", "instructions", "tools", "response_format", "output_config", "text")
 
 
@@ -56,8 +57,14 @@ def usage_to_openai(usage: Usage) -> Json:
 
 
 def reported_cost_picousd(told: Any) -> int | None:
-    """The price that an upstream names itself in USD: OpenRouter's `usage.cost`, Perplexity's `usage.cost.total_cost`."""
-    cost: Any = as_object(told).get("cost")
+    """The price that an upstream names itself: OpenRouter's `usage.cost` and Perplexity's `usage.cost.total_cost` in USD, and
+
+    xAI's `usage.cost_in_usd_ticks` of 10^-10 USD (docs.x.ai, cost tracking).
+    """
+    fields = as_object(told)
+    if (ticks := _ticks(fields.get("cost_in_usd_ticks"))) is not None:
+        return ticks * _PICO_PER_TICK
+    cost: Any = fields.get("cost")
     if isinstance(cost, dict):
         cost = as_object(cost).get("total_cost")  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(cost, bool) or not isinstance(cost, (int, float, str)):
@@ -67,6 +74,11 @@ def reported_cost_picousd(told: Any) -> int | None:
     except InvalidOperation:
         return None
     return to_picousd(usd) if usd.is_finite() and 0 <= usd <= _LARGEST_COST_USD else None
+
+
+def _ticks(told: Any) -> int | None:
+    most = _LARGEST_COST_USD * 10**12 // _PICO_PER_TICK
+    return told if isinstance(told, int) and not isinstance(told, bool) and 0 <= told <= most else None
 
 
 def estimate_prompt_tokens(body: Json) -> int:

@@ -182,6 +182,11 @@ def test_what_was_thought_is_output_where_only_the_total_tells_it() -> None:
 
 def test_a_price_that_makes_no_sense_is_none() -> None:
     assert [reported_cost_picousd({"cost": cost}) for cost in (1e300, "1e12", -1, "NaN")] == [None] * 4
+    assert [reported_cost_picousd({"cost_in_usd_ticks": ticks}) for ticks in (10**20, -1, True, "5")] == [None] * 4
+
+
+def test_xais_ticks_are_its_price() -> None:
+    assert reported_cost_picousd({"cost_in_usd_ticks": 37_756_000}) == 3_775_600_000  # $0.0037756
 
 
 def test_cached_tokens_are_taken_out_of_the_prompt() -> None:
