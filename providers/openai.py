@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from engine.states import ErrorClass
+from providers.content_parts import settle_content
 from providers.errors import ProviderError, complaint_in, failure
 from providers.http import HttpClient, decoded, let_end, read_pieces
 from providers.lines import LineTooLong
@@ -189,6 +190,8 @@ class ChunkReader:
         for choice in choices:
             index = as_count(choice.get("index")) or 0
             delta = as_object(choice.get("delta"))
+            if isinstance(delta.get("content"), list):
+                settle_content(delta)
             has_content = has_content or bool(delta.get("content")) or any(map(delta.get, _OTHER_CONTENT_KEYS))
             if "tool_calls" in delta:
                 self._calls.setdefault(index, CallPieces()).settle(as_objects(delta["tool_calls"]))
@@ -236,6 +239,7 @@ def _checked(body: Json) -> Json:
         _no_error(as_text(choice.get("finish_reason")), choice)
         if not isinstance(choice.get("message"), dict):
             raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer has a choice without a message.")
+        settle_content(choice["message"])
         settle_calls(choice["message"])
     return body
 

@@ -91,8 +91,13 @@ def ask(
 
 def told_text(bodies: list[dict[str, Any]]) -> str:
     """The text of an answer, whole or in chunks."""
+    return "".join(told.get("content") or "" for told in messages_in(bodies))
+
+
+def messages_in(bodies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages or their deltas."""
     choices = [choice for body in bodies for choice in body["choices"]]
-    return "".join((choice.get("message") or choice.get("delta")).get("content") or "" for choice in choices)
+    return [choice.get("message") or choice.get("delta") for choice in choices]
 
 
 @pytest.mark.parametrize(
@@ -181,6 +186,20 @@ def test_a_message_that_ends_without_a_stop_reason_is_not_whole() -> None:
     body = b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in told)
     bodies, failed, book = ask(body, stream=True, dialect="anthropic")
     assert told_text(bodies) == "half" and failed is not None and not book.rows[0].success
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_content_in_parts_is_text(stream: bool) -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "well "},
+        {"type": "text", "text": "done"},
+    ]
+    said = {"role": "assistant", "content": parts}
+    bodies, failed, _ = ask(events(said) + DONE if stream else whole(message=said), stream=stream)
+    assert failed is None and told_text(bodies) == "well done"
+    [thought] = [told["reasoning_content"] for told in messages_in(bodies) if told.get("reasoning_content")]
+    assert thought == "hm"
 
 
 def piece(**fields: Any) -> dict[str, Any]:
