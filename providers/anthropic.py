@@ -13,6 +13,7 @@ import orjson
 from engine.states import ErrorClass
 from providers.errors import ProviderError, complaint_in, failure
 from providers.http import HttpClient, decoded, let_end, read_pieces
+from providers.json_text import parse
 from providers.lines import LineTooLong
 from providers.provider import Answer, Chunk, Json, ProviderConfig
 from providers.shapes import as_count, as_object, as_objects, as_text
@@ -177,7 +178,7 @@ def _rest(parser: EventParser, reader: EventReader) -> Iterator[Chunk]:
 
 def _decoded(event: Event) -> Json:
     try:
-        body: Any = orjson.loads(event.data)
+        body: Any = parse(event.data)
     except orjson.JSONDecodeError as error:
         raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream sent a malformed event.") from error
     if complaint := complaint_in(body):

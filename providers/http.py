@@ -15,6 +15,7 @@ import orjson
 
 from engine.states import ErrorClass
 from providers.errors import Complaint, ProviderError, complaint_in, failure
+from providers.json_text import parse
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _LONGEST_HEADER = 128 * 1024  # aiohttp's own limit of 8 KiB is less than the cookies and policies of some proxies
@@ -158,7 +159,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 def _json_in(raw: bytes) -> Any:
     """What the bytes hold, None where that is no JSON; some servers put a byte order mark before it."""
     try:
-        return orjson.loads(raw.removeprefix(b"\xef\xbb\xbf"))
+        return parse(raw.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError:
         return None
 

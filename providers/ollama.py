@@ -12,6 +12,7 @@ from engine.ledger import Usage
 from engine.states import ErrorClass
 from providers.errors import ProviderError, complaint_in, failure
 from providers.http import HttpClient, let_end, read_pieces
+from providers.json_text import parse
 from providers.lines import LineBuffer, LineTooLong
 from providers.provider import Answer, Chunk, Json, ProviderConfig
 from providers.shapes import as_count, as_list, as_object, as_objects, as_text
@@ -108,7 +109,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None
 
 def _decoded(line: bytes) -> Json:
     try:
-        body: Any = orjson.loads(line)
+        body: Any = parse(line)
     except orjson.JSONDecodeError as error:
         raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream sent a malformed line.") from error
     if complaint := complaint_in(body):

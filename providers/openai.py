@@ -15,6 +15,7 @@ from engine.states import ErrorClass
 from providers.content_parts import settle_content
 from providers.errors import ProviderError, complaint_in, failure
 from providers.http import HttpClient, decoded, let_end, read_pieces
+from providers.json_text import parse
 from providers.lines import LineTooLong
 from providers.provider import Answer, Chunk, Json, ProviderConfig, client_wants_usage
 from providers.shapes import as_count, as_object, as_objects, as_text
@@ -172,7 +173,7 @@ class ChunkReader:
 
     def _chunk(self, event: Event, *, followed: bool) -> Chunk:
         try:
-            body: Any = orjson.loads(event.data)
+            body: Any = parse(event.data)
         except orjson.JSONDecodeError as error:
             raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream sent a malformed chunk.") from error
         if not isinstance(body, dict):

@@ -202,6 +202,16 @@ def test_content_in_parts_is_text(stream: bool) -> None:
     assert thought == "hm"
 
 
+def test_half_a_surrogate_pair_breaks_no_answer() -> None:
+    """JSON all the same: servers in JavaScript cut an emoji in two where they cut a text by length."""
+    bodies, failed, _ = ask(events({"content": "a\ud83d"}, {"content": "\ude00 b"}) + DONE, stream=True)
+    assert failed is None and told_text(bodies) == "a\ufffd\ufffd b"
+    bodies, failed, _ = ask(whole(message={"role": "assistant", "content": "a\ud83d \U0001f600"}))
+    assert failed is None and told_text(bodies) == "a\ufffd \U0001f600"
+    for nonsense in (b'{"choices": NaN, "x": "\\ud83d"}', b'{"x": "\\ud83d"'):
+        assert ask(nonsense)[1] is not None
+
+
 def piece(**fields: Any) -> dict[str, Any]:
     return {"tool_calls": [fields]}
 
