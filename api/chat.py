@@ -53,8 +53,11 @@ class ChatConversation:
         return Question("chat", self.body, streamed=self.streamed)
 
     def whole(self, answer: Whole) -> Json:
-        """The completion."""
-        return {**answer.body, "aigateway": answer.summary}
+        """The completion, with what was booked where its upstream told no usage."""
+        body = answer.body
+        if body.get("usage") is None and answer.usage is not None:
+            body = {**body, "usage": usage_to_openai(answer.usage)}
+        return {**body, "aigateway": answer.summary}
 
     def chunk(self, chunk: Chunk) -> Iterable[Json]:
         """The chunk; the one that tells the usage waits for the booking."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.ledger import Usage
 from engine.money import to_picousd
-from engine.token_estimate import estimate_tokens
+from engine.token_estimate import BYTES_PER_TOKEN, estimate_tokens
 from providers.provider import Json
 from providers.shapes import as_count, as_list, as_object, as_objects, told_count
 
@@ -104,7 +104,7 @@ def _for_an_hour(place: Json) -> bool:
 def _tokens_in(value: Any) -> int:
     """Texts anywhere inside `value`; a token list of an embeddings request counts one each."""
     if isinstance(value, str):
-        return IMAGE_TOKENS if value.startswith("data:") else estimate_tokens(value)
+        return _tokens_of_text(value)
     if isinstance(value, dict):
         if as_object(value).get("type") == "base64":  # pyright: ignore[reportUnknownArgumentType] - Anthropic's pictures
             return IMAGE_TOKENS
@@ -112,3 +112,12 @@ def _tokens_in(value: Any) -> int:
     if isinstance(value, list):
         return sum(map(_tokens_in, as_list(value)))  # pyright: ignore[reportUnknownArgumentType]
     return 1 if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _tokens_of_text(text: str) -> int:
+    """A picture or another file in a data URI is worth so much whatever its size, a text file what its text is."""
+    if not text.startswith("data:"):
+        return estimate_tokens(text)
+    if text.startswith("data:text/"):
+        return max(1, len(text) * 3 // 4 // BYTES_PER_TOKEN)  # base64
+    return IMAGE_TOKENS

@@ -1,3 +1,4 @@
+import base64
 from decimal import Decimal
 from typing import Any
 
@@ -206,3 +207,6 @@ def test_a_picture_is_not_counted_by_its_letters() -> None:
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
     body = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x" * 400}, picture]}]}
     assert 1100 < estimate_prompt_tokens(body) < 1200
+    text = base64.b64encode(b"word " * 80_000).decode()
+    file = {"type": "file", "file": {"file_data": f"data:text/plain;base64,{text}"}}
+    assert 99_000 < estimate_prompt_tokens({"messages": [{"role": "user", "content": [file]}]}) < 101_000

@@ -1,7 +1,8 @@
-"""The last chunk of a chat stream whose client asked for usage."""
+"""The usage of a chat answer where its upstream tells none, on the last chunk of a stream and on a whole answer."""
 
 from typing import Any
 
+from api.answers import Whole
 from api.chat import ChatConversation
 from engine.ledger import Usage
 from providers.provider import Chunk
@@ -36,3 +37,11 @@ def test_its_own_usage_chunk_is_passed_on() -> None:
     told = last_chunks(chunk(), own, usage=Usage(input=3), include_usage=True)
     assert told == [{**own.body, "aigateway": SUMMARY}]
     assert last_chunks(chunk(), own, usage=Usage(input=3), include_usage=False) == []
+
+
+def test_a_whole_answer_without_usage_tells_what_was_booked() -> None:
+    talk = ChatConversation({"model": "m"})
+    told = talk.whole(Whole({"id": "c1", "choices": []}, "m", Usage(input=3, output=2), SUMMARY, {}))
+    assert told["usage"]["total_tokens"] == 5 and told["aigateway"] == SUMMARY
+    own = talk.whole(Whole({"usage": {"prompt_tokens": 7}}, "m", Usage(input=7), SUMMARY, {}))
+    assert own["usage"] == {"prompt_tokens": 7}
