@@ -1,9 +1,10 @@
-"""uvicorn's HTTP protocol with five changes.
+"""uvicorn's HTTP protocol with six changes.
 
 An answer's head leaves together with the first piece of its body: uvicorn writes them apart, and each write is a system call
 here and a wake-up at the client. A wish for HTTP/2 in the clear is passed over, as RFC 9110 §7.8 lets a server do: Java's
 client and `curl --http2` send it with their bodies, which uvicorn would lose. A request's head has a bound (uvicorn keeps any
-number of headers of any length). What is no HTTP is answered in the one error shape. HTTP/1.0 gets no chunks
+number of headers of any length), and who does not send a request that was begun is not waited for without end. What is no HTTP
+is answered in the one error shape. HTTP/1.0 gets no chunks
 (`aigateway.http_1_0`).
 """
 
@@ -13,7 +14,7 @@ from typing import Any, cast
 
 import httptools
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from aigateway.http_1_0 import Unchunked
 
@@ -26,21 +27,34 @@ _OF_UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 class HttpProtocol(HttpToolsProtocol):
     """For `uvicorn.Config(http=HttpProtocol)`."""
 
+    patience_s = 60.0  # for a whole head, and for the next piece of a body
     _head_size: int | None = None  # of a head that is not complete; None outside of heads
+    _heads = 0  # begun on this connection
+    _pieces = 0  # received on it
+    _watch: asyncio.TimerHandle | None = None  # at most one, set where something is missing
     _passed_over = False  # the message is read anew without its wish for another protocol
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
         super().connection_made(cast(asyncio.Transport, _Joining(transport, self.loop)))
+        self._look_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self._stop_watching()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         self._unset_keepalive_if_required()
+        self._pieces += 1
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
+                self._stop_watching()
                 self.handle_websocket_upgrade()
+                return
             elif self.parser.get_method() == b"CONNECT":
                 self.send_400_response("this is no proxy")
             else:
@@ -52,10 +66,13 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_size += len(data)
             if self._head_size > _LARGEST_HEAD:
                 self._refuse("431 Request Header Fields Too Large", "headers_too_large", _TOO_LARGE)
+        if self._watch is None and self._is_unfinished():
+            self._look_later()
 
     def on_message_begin(self) -> None:
         """See httptools."""
         self._head_size = 0
+        self._heads += 1
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -77,6 +94,50 @@ class HttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What cannot be read is answered so, and the connection closed."""
         self._refuse("400 Bad Request", "invalid_http", msg)
+
+    @property
+    def _current(self) -> RequestResponseCycle | None:
+        """The request whose head came last; None before the first."""
+        return cast("RequestResponseCycle | None", self.cycle)
+
+    def _lacks_body(self) -> bool:
+        current = self._current
+        return current is not None and current.more_body and not current.response_complete
+
+    def _is_answering(self) -> bool:
+        current = self._current
+        return current is not None and current.response_started and not current.response_complete
+
+    def _is_unfinished(self) -> bool:
+        """Whether more of a request has to come: of its head or its body, or the first one at all."""
+        if self.transport.is_closing():
+            return False
+        return self._head_size is not None or self._current is None or self._lacks_body()
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _look_later(self) -> None:
+        self._watch = self.loop.call_later(self.patience_s, self._look, self._heads, self._pieces)
+
+    def _look(self, heads: int, pieces: int) -> None:
+        """Give up a head that was as unfinished when this was set, and a body of which nothing has come since."""
+        self._watch = None
+        if not self._is_unfinished():
+            return
+        if self._head_size is None and self._current is not None:
+            late = pieces == self._pieces and not self.flow.read_paused
+        else:
+            late = heads == self._heads
+        if not late:
+            self._look_later()
+        elif not self._heads or self._is_answering():
+            self.transport.close()  # there is nothing to answer, or no place for another answer within one
+        else:
+            words = f"the rest of the request did not come within {self.patience_s:g} s"
+            self._refuse("408 Request Timeout", "request_timeout", words)
 
     def _read_anew(self, rest: bytes) -> None:
         """The message that asked for another protocol, as if it had not; `rest` is what came behind its head."""

@@ -21,6 +21,7 @@ class Writes(asyncio.Transport):
         super().__init__()
         self.written: list[bytes] = []
         self.closed = False
+        self.end = asyncio.Event()
 
     def write(self, data: Any) -> None:
         self.written.append(bytes(data))
@@ -30,6 +31,7 @@ class Writes(asyncio.Transport):
 
     def close(self) -> None:
         self.closed = True
+        self.end.set()
 
     def pause_reading(self) -> None:
         pass
@@ -148,3 +150,44 @@ def test_a_head_has_a_bound_and_what_is_no_http_is_told_in_the_one_shape() -> No
         assert head.startswith(b"HTTP/1.1 " + status) and b"x-request-id: " in head and refused.closed
         error = json.loads(told)["error"]
         assert error["code"] == code and error.keys() == {"message", "type", "code", "param"}
+
+
+def waited_for(*pieces: bytes, answer_at_once: bool = False) -> Writes:
+    """What a server of little patience does with a request that comes in these pieces and no further."""
+
+    class Impatient(HttpProtocol):
+        patience_s = 0.01
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        if answer_at_once:
+            await send(EVENTS)
+        while (await receive())["more_body"]:
+            pass
+
+    async def main() -> Writes:
+        config = uvicorn.Config(app, log_config=None, lifespan="off", http=Impatient)
+        config.load()
+        transport = Writes()
+        protocol = Impatient(config=config, server_state=ServerState(), app_state={})
+        protocol.connection_made(transport)
+        for piece in pieces:
+            protocol.data_received(piece)
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await transport.end.wait()
+        for task in protocol.tasks:
+            task.cancel()
+        protocol.connection_lost(None)
+        await asyncio.sleep(0)
+        return transport
+
+    return asyncio.run(main())
+
+
+def test_who_does_not_send_the_rest_of_a_request_is_not_waited_for() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
+    for pieces in [(head[:9],), (head[:9], head[9:20]), (head,), (head, b"half")]:
+        told = b"".join(waited_for(*pieces).written)
+        assert told.startswith(b"HTTP/1.1 408 ") and b'"code":"request_timeout"' in told
+    assert waited_for().written == []
+    assert b"408" not in b"".join(waited_for(head, b"half", answer_at_once=True).written)
