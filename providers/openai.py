@@ -89,7 +89,8 @@ class OpenAIProvider:
         answer = await self._post("/responses/input_tokens", {**prompt, "model": model})
         tokens = as_count(answer.get("input_tokens"))
         if tokens is None:
-            raise ProviderError.unseen(ErrorClass.SERVER_ERROR, "The upstream's answer is no token count.")
+            words = "The upstream does not count tokens: its answer is none."
+            raise ProviderError(ErrorClass.INVALID_REQUEST, words, status=501)
         return tokens
 
     async def list_models(self) -> list[str]:

@@ -279,16 +279,20 @@ def test_pieces_of_tool_calls_that_are_not_in_order_are_put_in_order(deltas: lis
 
 
 def test_openai_counts_the_tokens_of_a_responses_prompt() -> None:
-    async def main() -> int:
+    async def count(answer: Any) -> int:
         http = HttpClient()
-        async with answering({"object": "response.input_tokens", "input_tokens": 7}, "200 OK", "") as url:
-            provider = build_providers([ProviderConfig("p", "openai", url)], http)["p"]
-            assert isinstance(provider, TokenCounter)
-            counted = await provider.count_tokens("m", Wording({"input": "x", "stream": True}, native=True))
-        await http.close()
-        return counted
+        try:
+            async with answering(answer, "200 OK", "") as url:
+                provider = build_providers([ProviderConfig("p", "openai", url)], http)["p"]
+                assert isinstance(provider, TokenCounter)
+                return await provider.count_tokens("m", Wording({"input": "x", "stream": True}, native=True))
+        finally:
+            await http.close()
 
-    assert asyncio.run(main()) == 7
+    assert asyncio.run(count({"object": "response.input_tokens", "input_tokens": 7})) == 7
+    with pytest.raises(ProviderError) as caught:
+        asyncio.run(count(whole()))  # of a server that answers every path alike
+    assert caught.value.status == 501  # estimated then
 
 
 def test_calls_of_a_whole_answer_are_completed_too() -> None:
