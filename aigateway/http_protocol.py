@@ -27,7 +27,7 @@ _OF_UPGRADES = frozenset({b"upgrade", b"http2-settings"})
 class HttpProtocol(HttpToolsProtocol):
     """For `uvicorn.Config(http=HttpProtocol)`."""
 
-    patience_s = 60.0  # for a whole head, and for the next piece of a body
+    patience_s = 60.0  # how often it is looked; what is missing then and at the look before is given up
     _head_size: int | None = None  # of a head that is not complete; None outside of heads
     _heads = 0  # begun on this connection
     _pieces = 0  # received on it
@@ -123,7 +123,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._watch = self.loop.call_later(self.patience_s, self._look, self._heads, self._pieces)
 
     def _look(self, heads: int, pieces: int) -> None:
-        """Give up a head that was as unfinished when this was set, and a body of which nothing has come since."""
+        """Give up a head that was unfinished already when this was set, and a body of which nothing has come since."""
         self._watch = None
         if not self._is_unfinished():
             return
