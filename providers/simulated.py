@@ -27,7 +27,7 @@ from providers.provider import (
     SimulatedToolCall,
     SimulatedTurn,
 )
-from providers.shapes import as_count, as_list, as_object, as_objects, text_of
+from providers.shapes import as_count, as_list, as_object, as_objects, as_text, text_of
 
 ECHO = "echo"
 _DEFAULT_DIMENSIONS = 8
@@ -188,7 +188,7 @@ def _turn(model: SimulatedModel, body: Json) -> SimulatedTurn:
         return model.script[min(answers, len(model.script) - 1)]
     if messages and messages[-1].get("role") == "tool":  # the tools have answered: now comes the text
         return SimulatedTurn(model.reply)
-    offered = {as_object(tool.get("function")).get("name") for tool in as_objects(body.get("tools"))}
+    offered = {as_text(as_object(tool.get("function")).get("name")) for tool in as_objects(body.get("tools"))}
     return SimulatedTurn(model.reply, tuple(call for call in model.tool_calls if call.name in offered))
 
 

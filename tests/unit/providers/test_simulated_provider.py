@@ -99,6 +99,12 @@ def test_scripted_tools_are_called_where_they_are_offered() -> None:
     assert asyncio.run(sim.chat("m", chat("x"))).body["choices"][0]["message"]["content"] == "done"
 
 
+def test_a_tool_whose_name_is_no_text_is_never_called() -> None:
+    sim = provider(m=SimulatedModel(reply="so", tool_calls=(SimulatedToolCall("f"),)))
+    answer = asyncio.run(sim.chat("m", chat("x", tools=[{"type": "function", "function": {"name": {"a": 1}}}])))
+    assert answer.body["choices"][0]["message"]["content"] == "so"
+
+
 def test_an_unknown_model_is_not_found() -> None:
     with pytest.raises(ProviderError) as caught:
         asyncio.run(provider().chat("none", chat("x")))
