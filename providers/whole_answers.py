@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from providers.provider import Chunk, Json
-from providers.shapes import as_count, as_list, as_object, as_objects
+from providers.shapes import as_count, as_list, as_object, as_objects, as_text
 
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")  # what comes in pieces
+_GIVEN = {"function": "arguments", "custom": "input"}  # what a call of either kind is given
 _FRAME = ("id", "created", "model", "system_fingerprint", "service_tier")
 
 
@@ -21,7 +22,7 @@ def to_whole(chunks: Iterable[Json]) -> Json:
         for told in as_objects(body.get("choices")):
             index = as_count(told.get("index")) or 0
             _add(choices.setdefault(index, _empty(index)), told)
-    return {**whole, "choices": [choices[index] for index in sorted(choices)]}
+    return {**whole, "choices": [_settled(choices[index]) for index in sorted(choices)]}
 
 
 def _empty(index: int) -> Json:
@@ -35,7 +36,7 @@ def _add(choice: Json, told: Json) -> None:
         if key == "tool_calls":
             _add_calls(message.setdefault("tool_calls", []), as_objects(value))
         elif key in _TEXTS and isinstance(value, str):
-            message[key] = (message.get(key) or "") + value
+            message[key] = as_text(message.get(key)) + value
         elif isinstance(value, list):
             message[key] = as_list(message.get(key)) + value
         elif value is not None:
@@ -50,14 +51,30 @@ def _add(choice: Json, told: Json) -> None:
 
 
 def _add_calls(calls: list[Json], told: list[Json]) -> None:
+    """Each call keeps its number until all is told: numbers come from upstream, and may be any."""
     for piece in told:
         index = as_count(piece.get("index")) or 0
-        while len(calls) <= index:
-            calls.append({"type": "function", "function": {"name": "", "arguments": ""}})
-        call, function = calls[index], as_object(piece.get("function"))
-        call |= {key: value for key, value in piece.items() if key not in ("index", "function") and value is not None}
-        for key, value in function.items():
-            call["function"][key] = (call["function"].get(key) or "") + (value or "")
+        call: Json | None = next((known for known in calls if known["index"] == index), None)
+        if call is None:
+            call = {"type": "function", "index": index}
+            calls.append(call)
+        for key, value in piece.items():
+            if key in _GIVEN:
+                given: Json = call.setdefault(key, {"name": "", _GIVEN[key]: ""})
+                for name, text in as_object(value).items():
+                    if isinstance(text, str):
+                        given[name] = as_text(given.get(name)) + text
+            elif key != "index" and value is not None:
+                call[key] = value
+
+
+def _settled(choice: Json) -> Json:
+    """A choice of which all is told."""
+    calls: list[Json] = choice["message"].get("tool_calls", [])
+    calls.sort(key=lambda call: call["index"])
+    for call in calls:
+        del call["index"]
+    return choice
 
 
 def to_chunks(whole: Json) -> Iterator[Chunk]:
