@@ -9,7 +9,7 @@ from typing import Any
 from engine.states import ErrorClass
 from providers.errors import ProviderError
 from providers.provider import Chunk, Json
-from providers.shapes import as_object, as_objects
+from providers.shapes import as_object, as_objects, as_text
 from providers.translate.anthropic_to_openai import finish_reason, usage_of
 
 _EMPTY_AT_START = frozenset({"text", "thinking"})
@@ -38,7 +38,7 @@ class EventMeter:
                 yield Chunk(body, native=True, prompt_usage=usage_of(self._told))
             case "content_block_start":
                 size = _size(as_object(body.get("content_block")))
-                kind = as_object(body.get("content_block")).get("type")
+                kind = as_text(as_object(body.get("content_block")).get("type"))
                 yield Chunk(body, native=True, has_content=kind not in _EMPTY_AT_START or size > 0, size=size)
             case "content_block_delta":
                 yield Chunk(body, native=True, has_content=True, size=_size(as_object(body.get("delta"))))

@@ -12,6 +12,7 @@ from providers.errors import ProviderError, complaint_in, failure
 from providers.openai import ChunkReader, name_token_limit
 from providers.provider import ProviderConfig, client_wants_usage
 from providers.simulated import SimulatedProvider
+from providers.translate.anthropic_meter import EventMeter
 from providers.translate.anthropic_to_openai import MessageReader, from_anthropic
 from providers.translate.ollama_to_openai import LineReader, from_ollama
 from providers.translate.openai_to_anthropic import to_anthropic
@@ -78,7 +79,7 @@ def test_a_strange_request_to_the_simulated_provider(body: dict[str, Any], messa
 @settings(max_examples=150)
 @given(st.lists(objects(ANSWER_KEYS), max_size=4))
 def test_a_strange_answer(bodies: list[dict[str, Any]]) -> None:
-    message, lines, chunks = MessageReader("m", ()), LineReader("m", ()), ChunkReader()
+    message, lines, chunks, meter = MessageReader("m", ()), LineReader("m", ()), ChunkReader(), EventMeter()
     for body in bodies:
         from_anthropic(body)
         from_ollama(body, "m")
@@ -89,7 +90,16 @@ def test_a_strange_answer(bodies: list[dict[str, Any]]) -> None:
         with contextlib.suppress(ProviderError):
             list(message.event(body))
         with contextlib.suppress(ProviderError):
+            list(meter.event(body))
+        with contextlib.suppress(ProviderError):
             list(lines.line(body))
         with contextlib.suppress(ProviderError):
             list(chunks.feed(b"data: " + orjson.dumps(body) + b"\n\n"))
     list(message.usage_chunk())
+    list(meter.usage_chunk())
+
+
+def test_a_type_that_is_no_text_is_none() -> None:
+    for kind in ({}, [], 5, None):
+        [chunk] = EventMeter().event({"type": "content_block_start", "content_block": {"type": kind}})
+        assert chunk.has_content
