@@ -8,32 +8,14 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, NoReturn, TypeGuard, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from aigateway.config_file import ConfigTree, KeyPath, path_text
+from api.findings import words_of
 from engine.errors import UserError
 from engine.nearest import nearest
 
-_WORDS = {
-    "missing": "is required",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "string_type": "must be text (a number needs quotes)",
-    "string_too_short": "must not be empty",
-    "too_short": "must not be empty",
-    "path_type": "must be a path",
-    "dict_type": "must be a mapping of keys to values",
-    "model_type": "must be a mapping of keys to values",
-    "model_attributes_type": "must be a mapping of keys to values",
-    "list_type": "must be a list",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "decimal_type": "must be a number",
-    "decimal_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-}
+_OBJECTS = ("dict_type", "model_type", "model_attributes_type")
 
 
 def add_validation_mistakes(tree: ConfigTree, error: ValidationError, schema: type[BaseModel]) -> None:
@@ -43,28 +25,16 @@ def add_validation_mistakes(tree: ConfigTree, error: ValidationError, schema: ty
         path: KeyPath = finding["loc"]
         if path_text(path) in already:
             continue  # a variable that is not set, say, explains the wrong value as well
-        context: dict[str, Any] = finding.get("ctx", {})
         if finding["type"] == "extra_forbidden":
             _add_unknown_key(tree, path, schema)
         else:
-            tree.mistake(path, _words(finding["type"], context, finding["msg"]))
+            tree.mistake(path, _words(finding))
     tree.mistakes.sort(key=lambda mistake: mistake.line or 0)
 
 
-def _words(kind: str, context: dict[str, Any], fallback: str) -> str:
-    if kind in _WORDS:
-        return _WORDS[kind]
-    if kind == "value_error":
-        return str(context["error"])
-    if kind == "literal_error":
-        return "must be " + str(context["expected"]).replace("'", "")
-    if kind == "greater_than":
-        return f"must be more than {context['gt']}"
-    if kind == "greater_than_equal":
-        return f"must be at least {context['ge']}"
-    if kind == "less_than_equal":
-        return f"must be at most {context['le']}"
-    return fallback
+def _words(finding: ErrorDetails) -> str:
+    """YAML's word for an object is a mapping."""
+    return "must be a mapping of keys to values" if finding["type"] in _OBJECTS else words_of(finding)
 
 
 def _add_unknown_key(tree: ConfigTree, path: KeyPath, schema: type[BaseModel]) -> None:

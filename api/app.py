@@ -1,9 +1,8 @@
 """The FastAPI application: all routes, the error shape, the gate. Built once per process by the composition root."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from json import JSONDecodeError
-from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -26,12 +25,12 @@ from api.messages import begin_count_tokens, begin_messages
 from api.openapi import complete_document
 from api.pages.reference import add_reference
 from api.pages.routes import routes as page_routes
-from api.params import FORM
 from api.query import check_query
+from api.request_mistakes import refusal_of
 from api.responses import begin_input_tokens, begin_responses
 from api.services import Services
 from api.token_counts import CountTokensEndpoint
-from engine.errors import AIGatewayError, Mistake, UserError
+from engine.errors import AIGatewayError
 
 
 def create_app(services: Services) -> App:
@@ -107,36 +106,14 @@ async def _known(_: Request, error: Exception) -> JsonAnswer:
     return _response(problem_of(error))
 
 
-async def _invalid(_: Request, error: Exception) -> JsonAnswer:
-    """Pydantic's findings as the contract's details; the first one is the message."""
+async def _invalid(request: Request, error: Exception) -> JsonAnswer:
     assert isinstance(error, RequestValidationError)
-    details = [_mistake(found) for found in error.errors()]
     if isinstance(error.__cause__, JSONDecodeError):
         return _response(_no_json(error.__cause__.doc.encode(), error.__cause__))
-    first = details[0]
-    message = f"{first.path}: {first.message}" if first.path else first.message
-    return _response(problem_of(UserError("invalid_request", message, param=first.path, details=details)))
+    return _response(problem_of(refusal_of(request, error)))
 
 
 _METHODS = ("GET", "POST", "PUT", "DELETE")
-_PLACES = ("body", "query", "header", "path")
-
-
-def _mistake(found: Any) -> Mistake:
-    place = [part for part in found["loc"] if part not in _PLACES and not str(part).startswith(FORM)]
-    if tuple(found["loc"]) == ("body",) and found["type"] == "model_attributes_type":
-        unread = isinstance(found["input"], bytes)
-        return Mistake(
-            f"the body has to be a JSON object{', sent as content-type: application/json' if unread else ''}"
-        )
-    return Mistake(str(found["msg"]), _path(place) or None)
-
-
-def _path(place: Sequence[Any]) -> str:
-    path = ""
-    for part in place:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    return path
 
 
 async def _http(request: Request, error: Exception) -> JsonAnswer:

@@ -14,6 +14,7 @@ from engine.api_keys import ApiKey, KeyLimits, NewKey, create_key, key_of, new_s
 from engine.budget_spec import BudgetSpec
 from engine.budgets import budget_of_key
 from engine.clock import iso, now_us
+from engine.errors import UserError
 from engine.money import to_picousd
 from engine.periods import Period
 from engine.store.api_keys import list_keys
@@ -37,7 +38,9 @@ class KeyRequest(BaseModel):
         default=None, description="Names as clients give them; `*` stands for any text, as in `ollama/*`."
     )
     budget_usd: Annotated[Decimal, Field(ge=0, le=1_000_000)] | None = None
-    budget_period: Literal["day", "month", "total"] = Field(default="month", description="By the calendar, in UTC.")
+    budget_period: Literal["day", "month", "total"] | None = Field(
+        default=None, description="Of `budget_usd`, by the calendar, in UTC; left out: month."
+    )
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
     max_parallel: Count | None = None
@@ -79,7 +82,7 @@ def routes(services: Services) -> APIRouter:
 
 
 def created(tx: Tx, asked: KeyRequest, secret: str) -> dict[str, Any]:
-    """Make the key; its view with the secret under `key`. Raises: Conflict."""
+    """Make the key; its view with the secret under `key`. Raises: Conflict, UserError."""
     limits = KeyLimits(
         allowed_models=None if asked.allowed_models is None else tuple(asked.allowed_models),
         requests_per_minute=asked.requests_per_minute,
@@ -88,7 +91,9 @@ def created(tx: Tx, asked: KeyRequest, secret: str) -> dict[str, Any]:
     )
     budget = None
     if asked.budget_usd is not None:
-        budget = BudgetSpec(asked.name, to_picousd(asked.budget_usd), Period(asked.budget_period))
+        budget = BudgetSpec(asked.name, to_picousd(asked.budget_usd), Period(asked.budget_period or "month"))
+    elif asked.budget_period is not None:
+        raise UserError("invalid_parameter", "budget_period needs budget_usd: how much a period", param="budget_period")
     key = create_key(tx, NewKey(asked.name, limits, budget, asked.admin), secret, now_us())
     return {**key_view(tx, key), "key": secret}
 

@@ -42,7 +42,7 @@ def _checked(
     first = found[0]
     where = f" (line {first.line})" if first.line else f" ({first.path})" if first.path else ""
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
-    raise UserError("invalid_workflow", f"{origin}: {first.message}{where}{more}", details=found)
+    raise UserError("invalid_workflow", f"{origin}: {first.message}{where}{more}", param=first.path, details=found)
 
 
 def _as_yaml(node: Node) -> str:

@@ -36,20 +36,20 @@ def register(app: typer.Typer) -> None:
 )
 def create(
     *,
-    name: Annotated[str, typer.Argument(help="What the key is called in lists, spending and budgets.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is called in lists, spending and budgets.")],
     budget_usd: Annotated[
         str | None, typer.Option(metavar="USD", help="The most that it may spend in a period.")
     ] = None,
     budget_period: Annotated[
-        str, typer.Option(metavar="PERIOD", help="day, month or total, by the calendar in UTC.")
-    ] = "month",
+        str | None, typer.Option(metavar="PERIOD", help="day, month (unless told) or total, by the calendar in UTC.")
+    ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="A model that it may use; * stands for any text. Left out: all. Repeatable."),
+        typer.Option(metavar="NAME", help="A model that it may use; * stands for any text. Left out: all. Repeatable."),
     ] = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option(min=1)] = None,
-    max_parallel: Annotated[int | None, typer.Option(min=1, help="Requests at once.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, metavar="N", help="Requests a minute.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option(min=1, metavar="N", help="Tokens a minute.")] = None,
+    max_parallel: Annotated[int | None, typer.Option(min=1, metavar="N", help="Requests at once.")] = None,
     admin: Annotated[
         bool | None, typer.Option(help="May make and revoke keys and set budgets; left out: where nothing limits it.")
     ] = None,
@@ -103,7 +103,7 @@ def list_keys(*, as_json: JsonOption = False, config: ConfigOption = None) -> No
 @group.command(epilog="Example: aigateway keys revoke laptop")
 def revoke(
     *,
-    key: Annotated[str, typer.Argument(help="The key's id or name.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="The key's id or name.")],
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -120,7 +120,8 @@ def revoke(
 def _budget(budget: dict[str, Any] | None) -> str:
     if budget is None:
         return ""
-    return f"{budget['spent_usd']:.4g} of {budget['limit_usd']:g} USD a {budget['period']}"
+    period = "in total" if budget["period"] == "total" else f"a {budget['period']}"
+    return f"{budget['spent_usd']:.4g} of {budget['limit_usd']:g} USD {period}"
 
 
 def _do(config: str | None, ask: "Callable[[Client], Any]", work: "Callable[[Tx], Any]") -> Any:
@@ -163,6 +164,7 @@ def _in_database(config: str | None, work: "Callable[[Tx], Any]", error: Excepti
 def _created(tx: "Tx", asked: dict[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError
 
+    from api.findings import words_of
     from api.keys import KeyRequest, created
     from engine.api_keys import new_secret
     from engine.errors import UserError
@@ -171,7 +173,7 @@ def _created(tx: "Tx", asked: dict[str, Any]) -> dict[str, Any]:
         request = KeyRequest.model_validate(asked)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError("invalid_request", f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UserError("invalid_request", f"{'.'.join(map(str, first['loc']))}: {words_of(first)}") from None
     return created(tx, request, new_secret())
 
 
