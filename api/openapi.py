@@ -26,12 +26,19 @@ _CACHE: dict[str, Any] = {
     "no-store: neither.",
     "schema": {"type": "string"},
 }
+_HOLD_BACK: dict[str, Any] = {
+    "name": "x-aigateway-hold-back",
+    "in": "header",
+    "description": "A duration such as 2s, at most 1h: keep the beginning of a stream for that long, so that one which breaks meanwhile "
+    "is asked for anew. 0: show it as it comes.",
+    "schema": {"type": "string"},
+}
 
 _HEADERS: Mapping[str, list[dict[str, Any]]] = {
-    "/v1/chat/completions": [_IDEMPOTENCY, _CACHE],
+    "/v1/chat/completions": [_IDEMPOTENCY, _CACHE, _HOLD_BACK],
     "/v1/embeddings": [_IDEMPOTENCY],
-    "/v1/messages": [_IDEMPOTENCY, _CACHE],
-    "/v1/responses": [_IDEMPOTENCY, _CACHE],
+    "/v1/messages": [_IDEMPOTENCY, _CACHE, _HOLD_BACK],
+    "/v1/responses": [_IDEMPOTENCY, _CACHE, _HOLD_BACK],
 }
 
 

@@ -78,6 +78,10 @@ _Inline = Annotated[dict[str, Any], Tag(FORM + "definition")]
 class AnyRunRequest(RunRequest):
     """Body of `POST /v1/runs`."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"workflow": "research-assistant", "input": {"topic": "the history of tea"}}]}
+    )
+
     workflow: Annotated[_Name | _Inline, Discriminator(_form)] = Field(
         description="A stored workflow's name, or a whole definition."
     )
