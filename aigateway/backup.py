@@ -29,6 +29,8 @@ def backup_sqlite(database_url: str, target: Path) -> None:
         raise UserError("invalid_config", f"{source}: there is no database yet")
     if target.exists():
         raise _taken(target)
+    if not target.parent.is_dir():
+        raise UserError("invalid_request", f"{target}: there is no folder {target.parent}")
     part: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(

@@ -129,7 +129,9 @@ def _workers(state: DatabaseState, settings: Settings) -> Finding:
     living = [kind for kind, host, name in state.processes if host != here or not is_dead(runtime_folder(), name)]
     workers = living.count("worker")
     if workers:
-        return Finding("workers", "ok", f"{workers} worker processes and {living.count('api')} API processes live")
+        return Finding(
+            "workers", "ok", f"{living.count('api')} API and {workers} worker process{'es' * (workers > 1)} live"
+        )
     if "api" in living:
         start = "aigateway worker" if settings.redis_url else "aigateway serve` without `--workers 0"
         return Finding("workers", "failed", "an API process lives but no worker: runs stand still", f"start `{start}`")

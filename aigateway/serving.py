@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
@@ -282,7 +283,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
         return listener
     except OSError as error:
-        hint = "is another program using it? try --port 0" if port else "is the host right?"
+        taken = port and not isinstance(error, socket.gaierror) and error.errno != errno.EADDRNOTAVAIL
+        hint = "is another program using it? try --port 0" if taken else "is the host right? 127.0.0.1 is this machine"
         raise UserError("cannot_listen", f"cannot listen on {host}:{port} ({error.strerror}); {hint}") from error
 
 

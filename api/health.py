@@ -1,14 +1,13 @@
 """`/`, `/health`, `/ready`: what this is, whether it lives, whether it can work."""
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from api.services import Services
-from engine.clock import now_us
+from engine.clock import iso, now_us
 from engine.errors import RetryableError
 from engine.store.database import Tx
 from engine.store.workers import count_workers, live_workers
@@ -27,7 +26,7 @@ def routes(services: Services) -> APIRouter:
 
     @router.get("/health", summary="The process lives")
     async def health() -> dict[str, Any]:  # pyright: ignore[reportUnusedFunction]
-        return {"status": "healthy", "timestamp": datetime.now(UTC).isoformat(), "version": services.version}
+        return {"status": "healthy", "timestamp": iso(now_us()), "version": services.version}
 
     @router.get("/ready", summary="Database and queue can be reached from this process")
     async def ready() -> JSONResponse:  # pyright: ignore[reportUnusedFunction]

@@ -46,7 +46,9 @@ def check_cron(line: object) -> str:
     fields = _fields(line).split()
     if len(fields) != len(_FIELDS):
         seconds = "; seconds are not taken" if len(fields) == len(_FIELDS) + 1 else ""
-        raise ValueError(f"has {len(fields)} fields; a cron line has five: {' '.join(_FIELDS)}{seconds}")
+        raise ValueError(
+            f"has {len(fields)} field{'s' * (len(fields) != 1)}; a cron line has five: {' '.join(_FIELDS)}{seconds}"
+        )
     try:
         comes = next(iter(CronSim(" ".join(fields), _SOME_DAY)), None)
     except CronSimError as error:

@@ -44,7 +44,9 @@ async def check_provider(provider: Provider, *, timeout_s: float = 5.0) -> Check
         return Checkup(config.name, _health(error, has_key=bool(config.api_key)), f"{address}: {_short(error.message)}")
     if not models and config.type in ("openai", "anthropic"):
         return Checkup(config.name, ProviderHealth.WRONG_ADDRESS, f"{address} lists no models: is it this API?", models)
-    return Checkup(config.name, ProviderHealth.OK, f"{len(models)} models at {address}", models)
+    return Checkup(
+        config.name, ProviderHealth.OK, f"{len(models)} model{'s' * (len(models) != 1)} at {address}", models
+    )
 
 
 def is_assumed(provider: Provider) -> bool:

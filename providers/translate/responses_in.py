@@ -29,7 +29,7 @@ _STATEFUL: Mapping[str, str] = {
     "previous_response_id": "no response is kept here; send the whole conversation as `input`",
     "conversation": "no conversation is kept here; send it as `input`",
     "prompt": "no prompt template is kept here; send `instructions` and `input`",
-    "background": "no response is kept here to be fetched later; a workflow run is",
+    "background": "no response is kept here to be fetched later; a run of a workflow is kept (POST /v1/runs)",
 }
 _TOOLS: Mapping[str, tuple[str, ...]] = {  # what is carried besides the name
     "function": ("description", "parameters", "strict"),
@@ -95,7 +95,10 @@ def _tools(body: Json, request: Json, dropped: list[str]) -> None:
         wanted = as_object(choice)
         kind = as_text(wanted.get("type"))
         if kind not in _TOOLS:
-            raise refused("tool_choice", f"a choice of type `{kind}` is not known here; function and custom tools are")
+            raise refused(
+                "tool_choice",
+                f"a choice of type `{kind}` cannot be carried; choose a function or a custom tool, or `auto`, `none`, `required`",
+            )
         request["tool_choice"] = {"type": kind, kind: {"name": wanted.get("name")}}
     if body.get("parallel_tool_calls") is not None:
         request["parallel_tool_calls"] = body["parallel_tool_calls"]
@@ -106,7 +109,7 @@ def _tool(tool: Json, at: int, dropped: list[str]) -> Json:
     if kind not in _TOOLS:
         raise refused(
             f"tools[{at}]",
-            f"a tool of type `{kind}` runs at OpenAI and is not known here; function and custom tools are",
+            f"a tool of type `{kind}` cannot be carried to every provider; use tools of type `function` or `custom`",
         )
     made: Json = {"name": tool.get("name")}
     for key in _TOOLS[kind]:

@@ -127,7 +127,7 @@ def test_a_healthy_gateway_is_healthy_before_while_and_after_it_runs(tmp_path: P
         assert found["workers"]["status"] == "warning"
         installed.serve()
         code, found = examined(installed)
-        assert (code, found["workers"]["message"]) == (0, "1 worker processes and 1 API processes live")
+        assert (code, found["workers"]["message"]) == (0, "1 API and 1 worker process live")
         installed.processes[0].terminate()
         installed.processes[0].wait(30)
         before = contents(tmp_path)

@@ -65,7 +65,7 @@ def test_a_copy_ends_while_others_write_and_is_of_one_moment(source: Path, tmp_p
 
 
 def test_a_copy_that_cannot_be_made_leaves_nothing(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(FatalError, match="did not get through"):
+    with pytest.raises(UserError, match=r"there is no folder .*missing$"):
         backup_sqlite(f"sqlite:///{source}", tmp_path / "missing" / "copy.db")
     source.write_bytes(b"no database at all" * 1000)
     (tmp_path / "to").mkdir()
