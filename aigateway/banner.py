@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Mapping
 
+from aigateway.config_environment import STANDARD_PROVIDERS
 from aigateway.provider_settings import missing_keys
 from aigateway.settings import Settings
 from aigateway.wiring import Outgoing
@@ -31,6 +32,9 @@ async def print_banner(settings: Settings, outgoing: Outgoing, url: str, file_er
     _say(f"  models: {', '.join(names[:_SHOWN_MODELS])}{more}")
     if not any(name.startswith("ollama/") for name in names) and "ollama" in settings.providers:
         _say("  missing: no Ollama answers (set OLLAMA_HOST, or start it for free local models)")
+    if all(config.type in ("ollama", "simulated") for config in settings.providers.values()):
+        names = [standard.variable for standard in STANDARD_PROVIDERS.values() if standard.type != "ollama"]
+        _say(f"  for hosted models set {' or '.join(names)}, or configure providers")
 
 
 def print_first_key(url: str) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit
 import httpx2
 
 from aigateway.settings import ServerAddress
-from engine.errors import AIGatewayError, FatalError, Mistake, RetryableError
+from engine.errors import AIGatewayError, FatalError, Mistake, RetryableError, UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _CONNECT_S = 5.0
@@ -80,7 +80,7 @@ class Client:
         return self._send("POST", path, json=payload)
 
     def delete(self, path: str) -> Any:
-        """The decoded body of a DELETE."""
+        """The decoded body of a DELETE, None where it has none."""
         return self._send("DELETE", path)
 
     def put_yaml(self, path: str, text: str) -> Any:
@@ -97,6 +97,8 @@ class Client:
 
     def _send(self, method: str, path: str, **parts: Any) -> Any:
         answer = self._answer(method, path, **parts)
+        if answer.status_code == 204:
+            return None
         try:
             return answer.json()
         except ValueError:
@@ -124,7 +126,9 @@ class Client:
 
 
 def path(*parts: str) -> str:
-    """An API path with every part quoted: `path("runs", id)` is `/v1/runs/…`."""
+    """An API path with every part quoted: `path("runs", id)` is `/v1/runs/…`. Raises: UserError for a part that is empty."""
+    if "" in parts:
+        raise UserError("invalid_request", "an id or a name must not be empty")
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 

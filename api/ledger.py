@@ -15,7 +15,8 @@ from api.services import Services
 from engine.errors import NotFound, UserError
 from engine.ledger import CallKind
 from engine.money import to_usd, usd_text
-from engine.store.database import Row
+from engine.store.api_keys import key_names
+from engine.store.database import Row, Tx
 from engine.store.requests import list_requests, requests_of_request
 from engine.store.spend import SPEND_GROUPS, spend
 from engine.views import request_view, usage_view
@@ -56,7 +57,7 @@ _CSV_COLUMNS = (
 )
 _SPEND = (
     f"`group_by` takes one or more of {', '.join(SPEND_GROUPS)}, with commas. "
-    "A tag is `key:value`; a call with several tags counts under each, one without any under null."
+    "A key is its id, with `key_name` beside it. A tag is `key:value`; a call with several tags counts under each, one without any under null."
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -153,6 +154,7 @@ def _sum_routes(router: APIRouter, services: Services) -> None:
         rows = await _spend(services, groups, asked)
         columns = (
             *groups,
+            *(["key_name"] if "key" in groups else []),
             "calls",
             "cost_usd",
             "cost_unknown_calls",
@@ -183,12 +185,18 @@ def _groups(text: str) -> tuple[str, ...]:
 async def _spend(services: Services, groups: tuple[str, ...], asked: SpendQuery) -> list[dict[str, Any]]:
     times = {"since": instant_us(asked.since, "since"), "until": instant_us(asked.until, "until")}
     filters = times | {"tag": tag_filter(asked.tag)}
-    rows = await services.database.read(lambda tx: spend(tx, groups, filters))
-    return [_sum_view(row, groups) for row in rows]
+
+    def read(tx: Tx) -> tuple[list[Row], dict[str, str]]:
+        return spend(tx, groups, filters), key_names(tx) if "key" in groups else {}
+
+    rows, names = await services.database.read(read)
+    return [_sum_view(row, groups, names) for row in rows]
 
 
-def _sum_view(row: Row, groups: tuple[str, ...]) -> dict[str, Any]:
+def _sum_view(row: Row, groups: tuple[str, ...], key_names: Mapping[str, str]) -> dict[str, Any]:
     named = {name: _day(row[name]) if name == "day" else row[name] for name in groups}
+    if "key" in groups:
+        named["key_name"] = key_names.get(row["key"])
     return {
         **named,
         "calls": row["calls"],

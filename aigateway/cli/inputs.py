@@ -46,6 +46,17 @@ def parse_inputs(given: Sequence[str], option: str = "-i") -> Inputs:
     return Inputs(values, frozenset(texts))
 
 
+def parse_tags(given: Sequence[str]) -> dict[str, str]:
+    """What `--tag` gave. Raises: BadParameter."""
+    found: dict[str, str] = {}
+    for entry in given:
+        key, colon, value = entry.partition(":")
+        if not colon or not key:
+            raise typer.BadParameter(f"{entry!r} is not key:value", param_hint="--tag")
+        found[key] = value
+    return found
+
+
 def typed_inputs(inputs: Inputs, declared: Mapping[str, Any] | None) -> dict[str, Any]:
     """The run's input: texts in the types of the JSON Schemas that the workflow declares.
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json, print_table
+from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json
+from aigateway.cli.tables import print_table
 
 if TYPE_CHECKING:
     from aigateway.client import Client
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 # ruff: noqa: PLC0415
 
 group = typer.Typer(
-    name="keys", help="Work with API keys.", no_args_is_help=True, epilog="Example: aigateway keys create laptop"
+    name="keys",
+    help="API keys: make, list and revoke them, with limits and budgets.",
+    no_args_is_help=True,
+    epilog="Example: aigateway keys create laptop",
 )
 _NOT_LET_IN = ("invalid_api_key", "admin_key_required")
 _MOST = 200
@@ -97,6 +101,7 @@ def list_keys(*, as_json: JsonOption = False, config: ConfigOption = None) -> No
             )
             for key in answer["data"]
         ),
+        shorten="models",
     )
 
 

@@ -4,8 +4,9 @@ import sys
 
 import typer
 
-from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json, print_table
+from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json
 from aigateway.cli.reach import reached
+from aigateway.cli.tables import print_table
 
 # Imports inside functions: the library costs more than a second.
 # ruff: noqa: PLC0415
@@ -46,6 +47,7 @@ def tools(*, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     print_table(
         ("server", "tool", "description"),
         ((tool["server"], tool["name"], (tool.get("description") or "").partition("\n")[0]) for tool in answer["data"]),
+        shorten="description",
     )
 
 

@@ -12,10 +12,38 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def reached(config: str | None, *, embed: bool) -> "Generator[tuple[Client, bool]]":
+def looked(config: str | None) -> "Generator[Client]":
+    """A client to read with: of the server that is there, else of one without workers over the settings' own database, if that exists."""
+    from aigateway.client import Client
+    from aigateway.settings import server_address
+
+    address = server_address(config)
+    with Client(address) as client:
+        if address.given or client.is_up() or not _has_database(config):
+            yield client  # whose first question tells that no server answers, where none does
+            return
+    with reached(config, embed=True, workers=0) as (client, _):
+        yield client
+
+
+def _has_database(config: str | None) -> bool:
+    from aigateway.backup import sqlite_file
+    from aigateway.settings import process_settings
+    from engine.errors import UserError
+
+    try:
+        file = sqlite_file(process_settings(config).database_url)
+    except UserError:  # a mistake in a configuration keeps nobody from asking a server
+        return False
+    return file is None or file.exists()
+
+
+@contextmanager
+def reached(config: str | None, *, embed: bool, workers: int | None = None) -> "Generator[tuple[Client, bool]]":
     """A client of the server that AIGATEWAY_URL or the settings name, and whether it is an embedded one.
 
-    With `embed`, where no server answers and AIGATEWAY_URL names none, a server with workers is started in this process tree.
+    With `embed`, where no server answers and AIGATEWAY_URL names none, a server with workers is started in this process tree, with the settings'
+    number of them or with `workers`.
     """
     from aigateway.client import Client
     from aigateway.embedded import embedded_server
@@ -27,10 +55,10 @@ def reached(config: str | None, *, embed: bool) -> "Generator[tuple[Client, bool
             yield client, False
             return
     process_settings(config)  # a mistake in it is told here, where the child could only fail to start
-    arguments = ["--config", config] if config else []
+    arguments = [*(["--config", config] if config else []), *([] if workers is None else ["--workers", str(workers)])]
     environment = process_environment() | {"AIGATEWAY_LOG__LEVEL": "error"}
     with (
         embedded_server(arguments, environment=environment) as url,
-        Client(ServerAddress(url=url, api_key=None, given=False)) as client,
+        Client(ServerAddress(url=url, api_key=address.api_key, given=False)) as client,
     ):
         yield client, True

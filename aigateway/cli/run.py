@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aigateway.cli.declared_inputs import of_workflow, plain_definition
-from aigateway.cli.inputs import Inputs, parse_inputs, typed_inputs
+from aigateway.cli.inputs import Inputs, parse_inputs, parse_tags, typed_inputs
 from aigateway.cli.options import ConfigOption, JsonOption, print_json
 from aigateway.cli.reach import reached
 
@@ -42,6 +42,12 @@ def run(
     follow: Annotated[bool, typer.Option("--follow", help="A line per step change, also where nobody looks.")] = False,
     as_json: JsonOption = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait: print the run's id.")] = False,
+    budget_usd: Annotated[
+        str | None,
+        typer.Option(metavar="USD", help="The most that it may cost, in place of the workflow's own budget."),
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="KEY:VALUE", help="A tag of the run. Repeatable.")] = None,
+    priority: Annotated[str | None, typer.Option(metavar="CLASS", help="low, normal or high.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Run nothing: show the prompts, the models and the range of the cost.")
     ] = False,
@@ -51,15 +57,18 @@ def run(
     from aigateway.cli.definition_files import is_file, told_in
 
     given = parse_inputs(inputs)
+    told = {"budget_usd": budget_usd, "tags": parse_tags(tag or []) or None, "priority": priority}
+    options = {name: value for name, value in told.items() if value is not None}
     file = _read(name_or_file) if is_file(name_or_file) else None
     definition = None if file is None else plain_definition(file.source)
     with reached(config, embed=not detach) as (client, embedded):
         values = _typed(client, name_or_file, definition, given)
+        target, body = _request(name_or_file, definition, {"input": values, **options})
         with nullcontext() if file is None else told_in(Path(name_or_file), file):
             if dry_run:
-                _preview(client, name_or_file, definition, values, as_json=as_json)
+                _preview(client, target, body, as_json=as_json)
                 return
-            submitted = _submit(client, name_or_file, definition, values)
+            submitted = client.post(target, body)
         if detach:
             print_json(submitted) if as_json else typer.echo(submitted["id"])
             return
@@ -79,25 +88,17 @@ def _typed(client: "Client", name: str, definition: dict[str, Any] | None, given
     return typed_inputs(given, (definition or {}).get("inputs"))
 
 
-def _submit(client: "Client", name: str, definition: dict[str, Any] | None, values: dict[str, Any]) -> dict[str, Any]:
-    target, body = _request(name, definition, values)
-    return client.post(target, body)
-
-
-def _request(name: str, definition: dict[str, Any] | None, values: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _request(name: str, definition: dict[str, Any] | None, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     from aigateway.client import path
 
     if definition is None:
-        return path("workflows", name, "runs"), {"input": values}
-    return path("runs"), {"workflow": definition, "input": values}
+        return path("workflows", name, "runs"), body
+    return path("runs"), {"workflow": definition, **body}
 
 
-def _preview(
-    client: "Client", name: str, definition: dict[str, Any] | None, values: dict[str, Any], *, as_json: bool
-) -> None:
+def _preview(client: "Client", target: str, body: dict[str, Any], *, as_json: bool) -> None:
     from aigateway.dry_run_view import dry_run_view
 
-    target, body = _request(name, definition, values)
     answer = client.post(target, body, params={"dry_run": "true"})
     print_json(answer) if as_json else typer.echo(dry_run_view(answer))
     if any(step["mistake"] for step in answer["steps"]):

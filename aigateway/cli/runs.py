@@ -7,7 +7,10 @@ import typer
 
 from aigateway.cli.declared_inputs import of_run
 from aigateway.cli.inputs import parse_inputs, typed_inputs
-from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json, print_table
+from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json
+from aigateway.cli.reach import looked
+from aigateway.cli.tables import print_table
+from aigateway.cli.times import SinceOption, instant
 
 if TYPE_CHECKING:
     from aigateway.client import Client
@@ -15,7 +18,12 @@ if TYPE_CHECKING:
 # Imports inside functions: the HTTP client, pydantic and rich cost more than a command's --help may take.
 # ruff: noqa: PLC0415
 
-group = typer.Typer(name="runs", help="Work with runs.", no_args_is_help=True, epilog="Example: aigateway runs list")
+group = typer.Typer(
+    name="runs",
+    help="Look at runs and steer them: show, cancel, pause, retry, fork …",
+    no_args_is_help=True,
+    epilog="Example: aigateway runs list",
+)
 RunArgument = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
 
 
@@ -28,16 +36,20 @@ def register(app: typer.Typer) -> None:
 def list_runs(
     *,
     status: Annotated[
-        str | None, typer.Option(help="queued, running, waiting, paused, succeeded, failed, cancelled.")
+        str | None,
+        typer.Option(metavar="STATUS", help="queued, running, waiting, paused, succeeded, failed, cancelled."),
     ] = None,
-    workflow: Annotated[str | None, typer.Option(help="Runs of this workflow alone.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    workflow: Annotated[str | None, typer.Option(metavar="NAME", help="Runs of this workflow alone.")] = None,
+    tag: Annotated[str | None, typer.Option(metavar="KEY:VALUE", help="Runs with this tag alone.")] = None,
+    since: SinceOption = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, metavar="N", help="The most that are listed.")] = 20,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Lists runs, newest first."""
-    with connect(config) as client:
-        answer = client.get("/v1/runs", {"status": status, "workflow": workflow, "limit": limit})
+    with looked(config) as client:
+        asked = {"status": status, "workflow": workflow, "tag": tag, "since": instant(since), "limit": limit}
+        answer = client.get("/v1/runs", asked)
     if as_json:
         print_json(answer)
         return
@@ -49,13 +61,14 @@ def list_runs(
             (run["id"], run["workflow"], run["status"], run["created_at"], run["tokens"], money(run["cost_usd"]))
             for run in answer["data"]
         ),
+        shorten="workflow",
     )
 
 
 @group.command(epilog="Example: aigateway runs show 01997f3e-…")
 def show(*, run_id: RunArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Draws a run's timeline: steps, attempts, tokens and cost."""
-    with connect(config) as client:
+    with looked(config) as client:
         run, steps = _run_and_steps(client, run_id)
     if as_json:
         print_json(run | {"steps": steps})
@@ -75,7 +88,7 @@ def events(*, run_id: RunArgument, as_json: JsonOption = False, config: ConfigOp
     """Prints a run's history, oldest first."""
     from aigateway.client import path
 
-    with connect(config) as client:
+    with looked(config) as client:
         answer = client.get_all(path("runs", run_id, "events"))
     if as_json:
         print_json(answer)
@@ -83,6 +96,7 @@ def events(*, run_id: RunArgument, as_json: JsonOption = False, config: ConfigOp
     print_table(
         ("at", "event", "step", "attempt"),
         ((event["at"], event["type"], event["step"], event["attempt"]) for event in answer["data"]),
+        precise=True,
     )
 
 

@@ -4,7 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json, print_table
+from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json
+from aigateway.cli.reach import looked
+from aigateway.cli.tables import print_table
 
 # Imports inside functions: the HTTP client costs more than a command's --help may take.
 # ruff: noqa: PLC0415
@@ -16,7 +18,7 @@ group = typer.Typer(
     epilog='Example: aigateway schedules create daily-digest --cron "0 7 * * *" --timezone Europe/Berlin -i folder=/notes',
 )
 _MOST = 200
-_Schedule = Annotated[str, typer.Argument(help="The schedule's id or name.")]
+_Schedule = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Its id or name.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -27,18 +29,18 @@ def register(app: typer.Typer) -> None:
 @group.command("list", epilog="Example: aigateway schedules list --json")
 def list_schedules(
     *,
-    workflow: Annotated[str | None, typer.Option(help="Schedules of this workflow alone.")] = None,
+    workflow: Annotated[str | None, typer.Option(metavar="NAME", help="Schedules of this workflow alone.")] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Lists schedules, newest first, those that definitions ask for too."""
-    with connect(config) as client:
+    with looked(config) as client:
         answer = client.get("/v1/schedules", {"workflow": workflow, "limit": _MOST})
     if as_json:
         print_json(answer)
         return
     print_table(
-        ("name", "workflow", "cron", "timezone", "next", "last", "run", "skipped", "missed", "failed", "error"),
+        ("name", "workflow", "cron", "timezone", "next", "last", "last run", "skipped", "missed", "failed", "error"),
         (
             (
                 each["name"],
@@ -55,6 +57,7 @@ def list_schedules(
             )
             for each in answer["data"]
         ),
+        shorten="error",
     )
 
 
@@ -63,25 +66,33 @@ def list_schedules(
 )
 def create(
     *,
-    workflow: Annotated[str, typer.Argument(help="A stored workflow's name.")],
-    cron: Annotated[str, typer.Option(help="Minute, hour, day of month, month, day of week; or @daily, @hourly …")],
-    name: Annotated[str | None, typer.Option(help="What it is called; left out: as the workflow.")] = None,
-    timezone: Annotated[str, typer.Option(help="An IANA name, such as Europe/Berlin.")] = "UTC",
-    overlap: Annotated[str, typer.Option(help="skip or queue, where the run before is still under way.")] = "skip",
-    catch_up: Annotated[int | None, typer.Option(min=0, max=100, help="How many missed firings are made up.")] = None,
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="A stored workflow's name.")],
+    cron: Annotated[
+        str, typer.Option(metavar="LINE", help="Minute, hour, day of month, month, day of week; or @daily, @hourly …")
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What it is called; left out: as the workflow.")
+    ] = None,
+    timezone: Annotated[str, typer.Option(metavar="ZONE", help="An IANA name, such as Europe/Berlin.")] = "UTC",
+    overlap: Annotated[
+        str, typer.Option(metavar="POLICY", help="skip or queue, where the run before is still under way.")
+    ] = "skip",
+    catch_up: Annotated[
+        int | None, typer.Option(min=0, max=100, metavar="N", help="How many missed firings are made up.")
+    ] = None,
     inputs: Annotated[
         list[str] | None,
         typer.Option("-i", "--input", metavar="KEY=VALUE", help="As with `aigateway run`. Repeatable."),
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(metavar="KEY:VALUE", help="A tag of its runs. Repeatable.")] = None,
-    priority: Annotated[str, typer.Option(help="low, normal or high.")] = "normal",
+    priority: Annotated[str, typer.Option(metavar="CLASS", help="low, normal or high.")] = "normal",
     budget_usd: Annotated[str | None, typer.Option(metavar="USD", help="The most that each run may cost.")] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Makes a schedule for a stored workflow; prints when it comes due first."""
     from aigateway.cli.declared_inputs import of_workflow
-    from aigateway.cli.inputs import parse_inputs, typed_inputs
+    from aigateway.cli.inputs import parse_inputs, parse_tags, typed_inputs
 
     given = parse_inputs(inputs or [])
     asked: dict[str, Any] = {
@@ -92,7 +103,7 @@ def create(
         "overlap": overlap,
         "catch_up": catch_up,
         "input": dict(given.values),
-        "tags": _tags(tag or []),
+        "tags": parse_tags(tag or []),
         "priority": priority,
         "budget_usd": budget_usd,
     }
@@ -157,14 +168,3 @@ def _why_never(schedule: dict[str, Any]) -> str:
     if schedule["paused_at"]:
         return "paused"
     return "never" if schedule["enabled"] else "off"
-
-
-def _tags(given: list[str]) -> dict[str, str]:
-    """Raises: BadParameter."""
-    found: dict[str, str] = {}
-    for entry in given:
-        key, colon, value = entry.partition(":")
-        if not colon or not key:
-            raise typer.BadParameter(f"{entry!r} is not key:value", param_hint="--tag")
-        found[key] = value
-    return found

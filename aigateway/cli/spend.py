@@ -1,19 +1,20 @@
 """`aigateway spend`: what was spent, by day, model, provider, workflow, key or tag."""
 
-import re
-from datetime import UTC, datetime, timedelta
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json, print_table
+from aigateway.cli.options import ConfigOption, JsonOption, print_json
+from aigateway.cli.reach import looked
+from aigateway.cli.tables import print_table
+from aigateway.cli.times import SinceOption, instant
 
 # Imports inside functions: the HTTP client and pydantic cost more than a command's --help may take.
 # ruff: noqa: PLC0415
 
 _GROUPS = ("day", "model", "provider", "workflow", "key", "tag")
-_AGO = re.compile(r"(\d{1,5})([dh])")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +27,7 @@ def register(app: typer.Typer) -> None:
 def spend(
     *,
     by: Annotated[str, typer.Option(metavar="NAMES", help=f"Any of {', '.join(_GROUPS)}, with commas.")] = "day,model",
-    since: Annotated[str | None, typer.Option(help="7d, 12h, or a date such as 2026-11-01 (UTC).")] = None,
+    since: SinceOption = None,
     csv: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write CSV to this file instead (- is stdout).")
     ] = None,
@@ -35,8 +36,8 @@ def spend(
 ) -> None:
     """Sums the ledger. Unknown prices are counted beside the sum, never as free. A call with several tags counts under each."""
     groups = _groups(by)
-    params = {"group_by": ",".join(groups), "since": _instant(since)}
-    with connect(config) as client:
+    params = {"group_by": ",".join(groups), "since": instant(since)}
+    with looked(config) as client:
         if csv is not None:
             _write(csv, client.text("/v1/spend.csv", params))
             return
@@ -55,19 +56,6 @@ def _groups(by: str) -> list[str]:
     return names
 
 
-def _instant(since: str | None) -> str | None:
-    if since is None:
-        return None
-    if match := _AGO.fullmatch(since):
-        ago = timedelta(days=int(match[1])) if match[2] == "d" else timedelta(hours=int(match[1]))
-        return (datetime.now(UTC) - ago).isoformat()
-    try:
-        instant = datetime.fromisoformat(since)
-    except ValueError:
-        raise typer.BadParameter(f"{since} is neither 7d, 12h nor a date", param_hint="--since") from None
-    return (instant if instant.tzinfo else instant.replace(tzinfo=UTC)).isoformat()
-
-
 def _write(file: Path, text: str) -> None:
     if str(file) == "-":
         typer.echo(text, nl=False)
@@ -79,21 +67,32 @@ def _write(file: Path, text: str) -> None:
 
 
 def _print(rows: list[dict[str, Any]], groups: list[str]) -> None:
+    """On a terminal with their sum, where no call counts in two rows."""
     if not rows:
         typer.echo("nothing was spent", err=True)
         return
     from aigateway.timeline import money
 
-    print_table(
-        (*groups, "calls", "cost", "unknown prices", "tokens"),
+    for_people = sys.stdout.isatty()
+    lines = [
         (
-            (
-                *(row[name] for name in groups),
-                row["calls"],
-                money(row["cost_usd"]),
-                row["cost_unknown_calls"],
-                row["tokens"],
-            )
-            for row in rows
-        ),
-    )
+            *(_shown(row, name) if for_people else row[name] for name in groups),
+            row["calls"],
+            money(row["cost_usd"]),
+            row["cost_unknown_calls"],
+            row["tokens"],
+        )
+        for row in rows
+    ]
+    if for_people and len(rows) > 1 and "tag" not in groups:
+        calls, cost, unknown, tokens = (
+            sum(row[name] for row in rows) for name in ("calls", "cost_usd", "cost_unknown_calls", "tokens")
+        )
+        lines.append(("all", *[""] * (len(groups) - 1), calls, money(cost), unknown, tokens))
+    print_table((*groups, "calls", "cost", "unknown prices", "tokens"), lines)
+
+
+def _shown(row: dict[str, Any], group: str) -> str:
+    """A group's name for people: a key is told by its name, what has none by a dash."""
+    name = row.get("key_name") or row["key"] if group == "key" else row[group]
+    return "-" if name is None else str(name)

@@ -5,14 +5,16 @@ from typing import Annotated
 
 import typer
 
-from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json, print_table
+from aigateway.cli.options import ConfigOption, JsonOption, connect, print_json
+from aigateway.cli.reach import looked
+from aigateway.cli.tables import print_table
 
 # Imports inside functions: the HTTP client, pydantic and the language cost more than a command's --help may take.
 # ruff: noqa: PLC0415
 
 group = typer.Typer(
     name="workflows",
-    help="Work with workflow definitions.",
+    help="Definitions: validate, push, show, draw, delete …",
     no_args_is_help=True,
     epilog="Example: aigateway workflows validate workflows/*.yaml",
 )
@@ -27,7 +29,7 @@ def register(app: typer.Typer) -> None:
 @group.command("list", epilog="Example: aigateway workflows list --json")
 def list_workflows(*, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Lists the definitions that the server has, newest first."""
-    with connect(config) as client:
+    with looked(config) as client:
         answer = client.get_all("/v1/workflows")
     if as_json:
         print_json(answer)
@@ -41,14 +43,14 @@ def list_workflows(*, as_json: JsonOption = False, config: ConfigOption = None) 
 @group.command(epilog="Example: aigateway workflows show research-assistant")
 def show(
     *,
-    name: Annotated[str, typer.Argument(help="The workflow's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")],
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Prints a definition as it was stored."""
     from aigateway.client import path
 
-    with connect(config) as client:
+    with looked(config) as client:
         entry = client.get(path("workflows", name))
     if as_json:
         print_json(entry)
@@ -66,8 +68,11 @@ def validate(
 ) -> None:
     """Reports every mistake in the files at once, with line and column. Exit code 1 where there is one, 0 with warnings alone.
 
-    Warnings tell of steps that never run, and of models, MCP servers, tools and workflows that are not there: by the server that
-    runs, else by the configuration (which starts the MCP servers in question for a moment). Without either the text alone is checked.
+    Warnings tell of steps that never run, and of models, MCP servers, tools and workflows that are not there.
+
+    They go by the server that runs, else by the configuration (MCP servers in question are started for a moment).
+
+    Without either the text alone is checked.
     """
     from dataclasses import asdict
 
@@ -106,6 +111,20 @@ def push(*, files: FilesArgument, as_json: JsonOption = False, config: ConfigOpt
         Checked(file, definition.source, definition, [], [mistake_of(one) for one in entry.get("warnings", ())]).show()
 
 
+@group.command(epilog="Example: aigateway workflows delete old-digest")
+def delete(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The workflow's name.")],
+    config: ConfigOption = None,
+) -> None:
+    """Deletes a definition with its schedules; runs of it go on, and are kept."""
+    from aigateway.client import path
+
+    with connect(config) as client:
+        client.delete(path("workflows", name))
+    typer.echo(f"{name} is deleted")
+
+
 @group.command(epilog="Example: aigateway workflows graph research-assistant")
 def graph(
     *,
@@ -123,7 +142,7 @@ def graph(
     if is_file(name):
         found = workflow_graph(read_definition(Path(name)))
     else:
-        with connect(config) as client:
+        with looked(config) as client:
             found = client.get(path("workflows", name, "graph"))
     if as_json:
         print_json(found)

@@ -1,5 +1,6 @@
 """The main job on real parts: MCP servers that nobody here wrote, strict upstreams over real sockets, both modes, kill -9."""
 
+import json
 import os
 import signal
 import subprocess
@@ -104,6 +105,10 @@ def test_embedded(tmp_path: Path, upstreams: tuple[OpenAIUpstream, AnthropicUpst
         assert "Note number 2" in str(steps["search"]["output"])
         assert steps["report"]["model"] == "anthropic/claude-sonnet-4-5"
         check_booked(installed, body["run_id"], upstreams)
+        installed.stop()
+        installed.environment["AIGATEWAY_SERVER__PORT"] = str(installed.port)
+        looked = installed.run("runs", "list", "--json")  # no server is there any more, but its database is
+        assert [run["id"] for run in json.loads(looked.stdout)["data"]] == [body["run_id"]], looked.stderr
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

@@ -88,7 +88,7 @@ def served(gateway: Gateway) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_PUT = _any
+        do_GET = do_POST = do_PUT = do_DELETE = _any
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
@@ -164,6 +164,10 @@ def test_run_of_a_file_sends_its_definition(tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     definition = {"name": "mine", "steps": [{"id": "a", "type": "set", "value": "on"}]}
     assert gateway.asked == [("POST", "/v1/runs", {"workflow": definition, "input": {}})]
+    more = ("--budget-usd", "0.5", "--tag", "team:a", "--tag", "x:y:z", "--priority", "high")
+    assert aigateway(gateway, "run", "mine", "--detach", *more, cwd=tmp_path)[0] == 0
+    told = {"input": {}, "budget_usd": "0.5", "tags": {"team": "a", "x": "y:z"}, "priority": "high"}
+    assert gateway.asked[-1] == ("POST", "/v1/workflows/mine/runs", told)
 
 
 def test_run_gives_texts_the_declared_types(tmp_path: Path) -> None:
@@ -235,6 +239,9 @@ def test_runs_are_listed_shown_and_cancelled(tmp_path: Path) -> None:
     code, out, _ = aigateway(gateway, "runs", "list", "--status", "failed", cwd=tmp_path)
     assert (code, out) == (0, "r1\tresearch\tsucceeded\t2026-11-22T07:00:00.000000Z\t1500\t$0.0123\n")
     assert gateway.asked[0][1] == "/v1/runs?status=failed&limit=20"
+    narrowed = ("--tag", "team:a", "--since", "2026-11-01", "--limit", "3")
+    assert aigateway(gateway, "runs", "list", *narrowed, cwd=tmp_path)[0] == 0
+    assert gateway.asked[-1][1] == "/v1/runs?tag=team%3Aa&since=2026-11-01T00%3A00%3A00%2B00%3A00&limit=3"
     code, out, _ = aigateway(gateway, "runs", "show", "r1", cwd=tmp_path, COLUMNS="90")
     assert code == 0
     assert "search: attempt 1 lost on w1" in out
@@ -302,6 +309,9 @@ def test_definitions_are_listed_shown_and_pushed(tmp_path: Path) -> None:
     gateway.answers["/v1/workflows/mine"] = (200, entry | {"warnings": [warning]})
     code, out, err = aigateway(gateway, "workflows", "push", "mine.yaml", cwd=tmp_path)
     assert (code, out) == (0, "mine version 2\n")
+    gateway.answers["/v1/workflows/mine"] = (204, "")
+    assert aigateway(gateway, "workflows", "delete", "mine", cwd=tmp_path)[:2] == (0, "mine is deleted\n")
+    assert gateway.asked[-1][:2] == ("DELETE", "/v1/workflows/mine")
     shown = "mine.yaml:3:6: warning: steps.a.workflow: there is no workflow 'x'\n"
     assert err == shown + "      - {id: a, type: set, value: 1}  # kept\n         ^\n"
 

@@ -70,6 +70,9 @@ def test_help_and_version_need_nothing_slow(tmp_path: Path) -> None:
         (["spend", "--by", "foo"], 2, "foo is none of day, model, provider, workflow, key, tag"),
         (["spend", "--since", "yesterday"], 2, "yesterday is neither 7d, 12h nor a date"),
         (["db", "backup", "copy.db"], 2, "there is no database yet"),
+        (["runs", "show", ""], 2, "an id or a name must not be empty"),
+        (["run", "x", "--tag", "blue"], 2, "'blue' is not key:value"),
+        (["runs", "list", "--since", "x"], 2, "x is neither 7d, 12h nor a date"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
