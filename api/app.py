@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from json import JSONDecodeError
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
@@ -24,6 +24,7 @@ from api.mcp_server import McpEndpoint
 from api.messages import begin_count_tokens, begin_messages
 from api.openapi import complete_document
 from api.pages.reference import add_reference
+from api.pages.rendering import missing_page
 from api.pages.routes import routes as page_routes
 from api.query import check_query
 from api.request_mistakes import refusal_of
@@ -116,13 +117,15 @@ async def _invalid(request: Request, error: Exception) -> JsonAnswer:
 _METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
-async def _http(request: Request, error: Exception) -> JsonAnswer:
+async def _http(request: Request, error: Exception) -> Response:
     """Starlette's own: no such route, a method that is not allowed, a body that turned out too large as it came."""
     assert isinstance(error, HTTPException)
     if error.status_code == 413:
         return _response(
             shaped(problem_of(too_large(MAX_BODY_BYTES)), request.url.path, request.scope["state"]["request_id"])
         )
+    if error.status_code == 404 and request.url.path.startswith(("/dashboard", "/docs/")):
+        return await missing_page(request.url.path)
     if error.status_code == 400 and error.__cause__ is not None:  # FastAPI could not read the body
         return _response(_no_json(await request.body(), error.__cause__))
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")

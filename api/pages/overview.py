@@ -12,9 +12,11 @@ from api.pages.rendering import page
 from api.pages.run_list import run_rows
 from api.pages.spend_chart import DAYS, by_day, by_name, chart, last_days
 from api.services import Services
+from engine.budgets import budget_view
 from engine.clock import now_us
 from engine.errors import UserError
 from engine.store.api_keys import key_names
+from engine.store.budgets import all_budgets
 from engine.store.database import Row, Tx
 from engine.store.gauges import read_queue
 from engine.store.spend import DAY_US, spend
@@ -71,6 +73,7 @@ def _read(tx: Tx, now: int) -> dict[str, Any]:
     queue = read_queue(tx, now)
     return {
         "keys": key_names(tx),
+        "budgets": [budget_view(tx, row, now) for row in all_budgets(tx)],
         "runs": run_rows(tx, {}, _LATEST_RUNS),
         "workers": count_workers(tx, now),
         "waiting": sum(queue.depth.values()),

@@ -9,12 +9,12 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, RedirectResponse
 
 from api.errors import status_of
 from api.pages import formats
 from api.pages.values import shown
-from engine.errors import AIGatewayError
+from engine.errors import AIGatewayError, NotFound
 
 _HERE = Path(__file__).parent
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
@@ -59,6 +59,14 @@ async def page(template: str, values: Mapping[str, Any], *, status: int = 200) -
     html = await asyncio.to_thread(_TEMPLATES.get_template(template).render, values)
     body = html.encode(errors="replace")  # a lone surrogate from a model is no reason to show nothing
     return HTMLResponse(body, status, headers={**_SAFETY, "cache-control": "no-store"})
+
+
+async def missing_page(path: str) -> Response:
+    """Where no page is: the one that is meant where only a slash is too much, else one that says so."""
+    if path.endswith("/"):
+        return RedirectResponse(path.rstrip("/"), 308)
+    error = NotFound("not_found", f"there is no page {path}")
+    return await page("error.html", {"here": None, "error": error, "status": 404}, status=404)
 
 
 def static_file(name: str) -> Response | None:

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from starlette.responses import HTMLResponse, RedirectResponse
 
+from api.pages.calls_page import AskedCalls, calls_page
 from api.pages.chat_page import chat_page
 from api.pages.deliveries_page import deliveries_page, send_again
 from api.pages.mcp_servers import check_servers, mcp_servers
@@ -47,6 +48,13 @@ def _page_routes(router: APIRouter, services: Services) -> None:
     @router.get("/dashboard/runs/{run_id}", summary="One run as a timeline")
     async def show_run(run_id: str) -> Response:  # pyright: ignore[reportUnusedFunction]
         return await run_page(services, run_id)
+
+    @router.get("/dashboard/calls", summary="The ledger's calls, by status, model, tag or request")
+    async def show_calls(  # pyright: ignore[reportUnusedFunction]
+        status: str = "", model: str = "", request: str = "", tag: str = "", before: str = ""
+    ) -> Response:
+        asked = AskedCalls(status, model.strip(), request.strip(), tag.strip(), before)
+        return await calls_page(services, asked)
 
     @router.get("/dashboard/schedules", summary="What runs by the clock, when next, and what came of it")
     async def show_schedules() -> Response:  # pyright: ignore[reportUnusedFunction]

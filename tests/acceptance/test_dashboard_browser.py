@@ -207,6 +207,7 @@ def test_it_fits_a_phone_and_can_be_read(stage: Stage, site: str, chromium: Chro
     for path in (
         "",
         "/runs",
+        "/calls",
         *run_pages,
         "/workflows",
         "/workflows/tea-report",

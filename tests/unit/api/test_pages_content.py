@@ -12,9 +12,12 @@ from starlette.testclient import TestClient
 
 from api.pages.overview import SpendKept
 from engine.api_keys import NewKey, create_key, new_secret
+from engine.budget_spec import BudgetSpec, Origin
+from engine.budgets import put_budget
 from engine.clock import now_us
 from engine.firing import fire
 from engine.ledger import CallScope, CostSource
+from engine.periods import Period
 from engine.ports import Failed, Succeeded
 from engine.schedule_spec import ScheduleSpec
 from engine.schedules import create_schedule
@@ -192,6 +195,38 @@ def test_deliveries_of_all_runs_are_listed_and_sent_again(stage: Stage, browser:
     assert "pending run.succeeded" in get(browser, "/dashboard/deliveries?status=pending").text
 
 
+def test_calls_are_listed_with_what_they_were_for_and_what_went_wrong(stage: Stage, browser: TestClient) -> None:
+    assert "No call yet" in get(browser, "/dashboard/calls").text
+    run = stage.submit(TWO_STEPS)
+    held = stage.claim(run)
+    stage.fail(stage.open(scope=stage.scope(held), model="<b>m</b>"), error="<img src=x onerror=alert(1)>")
+    stage.settle(stage.open(scope=CallScope("request-1", tags={"team": "a"}), model="plain"))
+    stage.open(scope=CallScope("request-2"), model="under-way")
+    page = get(browser, "/dashboard/calls")
+    assert f"/dashboard/runs/{run}" in page.addresses() and "/v1/requests/request-1" in page.addresses()
+    assert re.search(r"started under-way openai .* succeeded plain openai .* failed <b>m</b> openai", page.text), (
+        page.text
+    )
+    assert "<img src=x onerror=alert(1)>" in page.text and not page.all("img")
+    for narrowing in ("status=succeeded", "model=plain", "tag=team:a", "request=request-1"):
+        found = get(browser, f"/dashboard/calls?{narrowing}").text
+        assert "succeeded plain" in found and "under-way" not in found
+    assert "No calls match" in get(browser, "/dashboard/calls?status=unknown").text
+    assert "there is no status of calls 'lost'" in get(browser, "/dashboard/calls?status=lost", 400).text
+    assert "tag must be key:value" in get(browser, "/dashboard/calls?tag=team", 400).text
+
+
+def test_budgets_are_shown_where_there_are_some(stage: Stage, browser: TestClient) -> None:
+    assert "Budgets" not in get(browser, "/dashboard").text
+    stage.write(lambda tx: put_budget(tx, BudgetSpec("daily", 5 * 10**12, Period.DAY), Origin.HTTP, now_us()))
+    stage.write(lambda tx: put_budget(tx, BudgetSpec("none", 0, Period.TOTAL), Origin.HTTP, now_us()))
+    text = get(browser, "/dashboard").text
+    assert (
+        re.search(r"daily all calls \$0\.00 \$0\.00 \$5\.00 \d{4}-", text)
+        and "none all calls $0.00 $0.00 $0.00 \u2013" in text
+    )
+
+
 def test_runs_are_searched_by_id_tag_and_name(stage: Stage, browser: TestClient) -> None:
     tagged = stage.submit(TWO_STEPS, tags={"team": "press"})
     other = stage.submit("name: other\nsteps:\n  - {id: a, type: set, value: 1}\n")
@@ -294,6 +329,7 @@ def test_what_others_wrote_is_only_shown(stage: Stage, browser: TestClient) -> N
     [
         "/dashboard",
         "/dashboard/runs",
+        "/dashboard/calls",
         "/dashboard/mcp",
         "/dashboard/schedules",
         "/dashboard/deliveries",

@@ -15,8 +15,12 @@ def test_every_route_is_shown_and_nothing_comes_from_outside(sqlite_url: str) ->
         page = client.get("/docs").text
         document = client.get("/openapi.json").json()
         unknown = client.get("/v1/runs", params={"limit": "many"})
+        nowhere = client.get("/dashboard/<b>nothing")
+        slash = client.get("/dashboard/", follow_redirects=False)
     finally:
         stage.database.close()
+    assert nowhere.status_code == 404 and "there is no page /dashboard/&lt;b&gt;nothing" in nowhere.text
+    assert (slash.status_code, slash.headers["location"]) == (308, "/dashboard")
     paths = document["paths"]
     assert len(paths) > 30
     for path in paths:
