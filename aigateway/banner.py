@@ -5,8 +5,8 @@ import sys
 from collections.abc import Mapping
 
 from aigateway.config_environment import STANDARD_PROVIDERS
+from aigateway.config_keys import Settings
 from aigateway.provider_settings import missing_keys
-from aigateway.settings import Settings
 from aigateway.wiring import Outgoing
 from engine.errors import AIGatewayError, UserError
 

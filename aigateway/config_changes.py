@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from aigateway.settings import Settings
+from aigateway.config_keys import Settings
 
 NEEDS_RESTART = ("server", "worker", "database_url", "redis_url", "log")
 """Sections that a process reads once, when it starts. All others are taken up by a reload."""

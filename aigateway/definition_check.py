@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from aigateway.settings import Settings
+from aigateway.config_keys import Settings
 from aigateway.wiring import SHIPPED_WORKFLOWS, Outgoing
 from api.definition_names import asks_tools, missing_names, unasked_tools
 from engine.calls import call_mistakes

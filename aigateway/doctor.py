@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from aigateway.settings import Settings, process_environment
+from aigateway.config_keys import Settings
+from aigateway.settings import process_environment
 from aigateway.tracing import ENDPOINT, INSTALL, SPOKEN, collector, load_library, other_protocol
 from aigateway.wiring import Outgoing
 from engine.errors import AIGatewayError, NotFound, RetryableError, UserError

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
-from aigateway.settings import (
+from aigateway.config_keys import (
     PriceSettings,
     ProviderModelSettings,
     ProviderSettings,

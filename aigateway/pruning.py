@@ -4,7 +4,8 @@ import asyncio
 from collections import Counter
 
 from aigateway.backup import sqlite_file
-from aigateway.settings import Settings, process_crash_point
+from aigateway.config_keys import Settings
+from aigateway.settings import process_crash_point
 from engine.clock import now_us
 from engine.errors import UserError
 from engine.retention import TABLES, Cutoffs, count_prunable, prune

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from aigateway.config_changes import changes_between, merged
-from aigateway.settings import Settings
+from aigateway.config_keys import Settings
 from engine.clock import new_id
 from engine.errors import AIGatewayError, RetryableError, UserError
 from engine.store.database import Database

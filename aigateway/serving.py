@@ -16,11 +16,12 @@ import uvicorn
 from aigateway import __version__
 from aigateway.banner import print_banner, print_first_key
 from aigateway.bells_folder import bells_folder
+from aigateway.config_keys import Settings
 from aigateway.garbage import collect_seldom
 from aigateway.http_protocol import HttpProtocol
 from aigateway.open_files import allow_open_files
 from aigateway.reloading import HangUp, Reloader, as_json
-from aigateway.settings import Settings, process_crash_point, process_environment
+from aigateway.settings import process_crash_point, process_environment
 from aigateway.tracing import check_tracing, sent_traces
 from aigateway.wiring import Outgoing, set_budgets, take_up_workflows
 from aigateway.working import make_nursery, make_supervisor, stop_s

@@ -7,8 +7,9 @@ from pathlib import Path
 import structlog
 
 import engine.errors
+from aigateway.config_keys import Settings
 from aigateway.provider_settings import model_aliases, provider_configs
-from aigateway.settings import Settings, process_environment
+from aigateway.settings import tools_environment
 from engine.budgets import take_up_budgets
 from engine.clock import now_us
 from engine.definition import Definition
@@ -37,7 +38,7 @@ class Outgoing:
         self.providers: dict[str, Provider] = {}
         self.prices = PriceBook()
         self.failover = Failover(self.prices)
-        self.bridge = McpBridge(settings.mcp_servers, environment=process_environment())
+        self.bridge = McpBridge(settings.mcp_servers, environment=tools_environment())
         self.router = self._route(settings)
 
     def take_up(self, settings: Settings) -> None:

@@ -8,10 +8,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import cast
 
+from aigateway.config_keys import Settings
 from aigateway.garbage import collect_seldom
 from aigateway.logs import configure_logging
 from aigateway.reloading import Reloader
-from aigateway.settings import Settings, config_source, process_crash_point, process_environment, process_settings
+from aigateway.settings import config_source, process_crash_point, process_environment, process_settings
 from aigateway.tracing import collector, load_library, sent_traces
 from aigateway.wiring import Outgoing, webhook_secret
 from engine.errors import AIGatewayError, UserError

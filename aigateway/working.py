@@ -5,8 +5,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from aigateway.config_keys import Settings
 from aigateway.reloading import HangUp
-from aigateway.settings import Settings, process_environment
+from aigateway.settings import process_environment
 from aigateway.tracing import check_tracing
 from engine.store.revision import bring_up_to_date
 from worker.nursery import Nursery

@@ -10,7 +10,7 @@ from aigateway.cli.options import ConfigOption
 from engine.errors import UserError
 
 if TYPE_CHECKING:
-    from aigateway.settings import Settings
+    from aigateway.config_keys import Settings
 
 # Imports inside functions: a server's modules cost more than a command's --help may take.
 # ruff: noqa: PLC0415

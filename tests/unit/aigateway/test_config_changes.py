@@ -1,5 +1,5 @@
 from aigateway.config_changes import NEEDS_RESTART, changes_between, merged
-from aigateway.settings import Settings
+from aigateway.config_keys import Settings
 from mcp_bridge.servers import McpServerConfig
 
 # Each is taken up by a running process: by `aigateway.wiring.Outgoing`, `api.services.Services`, `worker.rules.Rules` or the database.

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from aigateway.config_environment import ollama_url
-from aigateway.settings import Settings, load_settings
+from aigateway.config_keys import Settings
+from aigateway.settings import load_settings, tools_environment
 from engine.errors import UserError
 
 
@@ -174,3 +175,12 @@ def test_the_simulated_echo_is_always_there(tmp_path: Path) -> None:
 def test_ollama_host_is_read_as_ollama_does(tmp_path: Path, host: str, url: str) -> None:
     assert ollama_url(host) == url
     assert load_settings(environ={"OLLAMA_HOST": host}, cwd=tmp_path).providers["ollama"].base_url == url
+
+
+def test_programs_of_mcp_servers_inherit_no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "AIGATEWAY_DATABASE_URL", "AIGATEWAY_API_KEY"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("OLLAMA_HOST", "gpu-box")
+    inherited = tools_environment()
+    assert "secret" not in inherited.values()
+    assert inherited["OLLAMA_HOST"] == "gpu-box" and "PATH" in inherited

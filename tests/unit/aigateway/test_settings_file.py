@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from aigateway.settings import Settings, load_settings
+from aigateway.config_keys import Settings
+from aigateway.settings import load_settings
 from engine.errors import UserError
 
 
