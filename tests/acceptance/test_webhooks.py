@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ from standardwebhooks.webhooks import Webhook
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSB0ZXN0cw=="
 CONFIG: dict[str, Any] = {"webhooks": {"secret": SECRET, "allow_private_networks": True}}
 ECHO = {"name": "one", "steps": [{"id": "say", "type": "llm", "model": "simulated/echo", "prompt": "hi"}]}
+
+
+def documented_check() -> Any:
+    """The receiver of docs/webhooks.md."""
+    text = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text()
+    found: dict[str, Any] = {}
+    exec(re.findall(r"<!-- tested: verify -->\n```python\n(.*?)```", text, re.DOTALL)[0], found)
+    return found["received"]
 
 
 def deliveries(up: Gateway, run_id: str) -> list[dict[str, Any]]:
@@ -32,6 +41,8 @@ def test_signed_retried_logged_and_redelivered(tmp_path: Path) -> None:
         assert ids == {delivery["id"]}
         for headers, body in receiver.got:
             Webhook(SECRET).verify(body, headers)
+            assert documented_check()(SECRET, headers, body)["type"] == "run.succeeded"
+            assert documented_check()(SECRET, headers, body + b" ") is None
         told = json.loads(receiver.got[1][1])
         assert told["type"] == "run.succeeded" and told["data"]["id"] == run_id
         assert told["data"]["output"] == "hi" and told["data"]["status"] == "succeeded"
