@@ -125,7 +125,7 @@ def test_a_poison_step_fails_alone_and_fifty_innocents_on_board_succeed(tmp_path
         up.serve(workers=1)
         innocents = submit_innocents(up, service)
         poison = up.submit(calling(f"{service.url}/poison"), {})
-        wait_until(lambda: len(service.killed) == 2, "two have died", 20)
+        wait_until(lambda: len(service.killed) >= 2, "two have died", 20)  # the third may have died meanwhile
         service.go.set()  # or those that run alone now would wait for ever, and the poison behind them
         check_poison(up, poison, service)
         check_innocents(up, innocents)
@@ -150,7 +150,7 @@ def test_poison_among_several_workers_and_commands_on_redis_and_postgresql(
         up.wait_until_up(3)
         innocents = submit_innocents(up, service)
         poison = up.submit(calling(f"{service.url}/poison"), {})
-        wait_until(lambda: len(service.killed) == 2, "two have died", 20)
+        wait_until(lambda: len(service.killed) >= 2, "two have died", 20)  # the third may have died meanwhile
         service.go.set()  # or those that run alone now would wait for ever, and the poison behind them
         check_poison(up, poison, service)
         check_innocents(up, innocents)
