@@ -18,10 +18,12 @@ from engine.keys import MAX_NAME, TOP_KEYS, WORKFLOW_NAME_PATTERN
 from engine.llm_keys import NOT_EXTRA, NOT_EXTRA_OF_AGENTS
 from engine.mistakes import Findings
 from engine.money import to_picousd
+from engine.readings import readings
 from engine.references import Names, check_outputs, everything, resolve_needs
 from engine.schedule_reader import read_schedules
 from engine.schema_validator import checked_together
-from engine.shapes import Spot, check_key, check_known, check_required, readings, wrong_type
+from engine.shapes import check_key, check_known, check_required
+from engine.spots import Spot, wrong_type
 from engine.step_reader import StepReader
 from engine.unreachable import note_unreachable
 from engine.yaml12 import Node

@@ -10,8 +10,9 @@ from engine.drafts import Scope
 from engine.errors import UserError
 from engine.expressions import ExpressionError, render
 from engine.keys import CONCURRENCY_KEYS
+from engine.readings import readings
 from engine.references import Names
-from engine.shapes import Spot, readings
+from engine.spots import Spot
 from engine.values import Bounds, is_number, to_text, type_name
 
 _ONE_INPUT = re.compile(r"\$\{\s*input\.([A-Za-z0-9_]+)\s*\}")

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.definition import Reads, RetryPolicy, Step
-from engine.shapes import Reading, Spot
+from engine.readings import Reading
+from engine.spots import Spot
 
 
 @dataclass(slots=True, eq=False)

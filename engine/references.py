@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.drafts import Draft, Found, Scope
 from engine.keys import HANDLERS, TAKEN_NAMES
-from engine.shapes import Reading
+from engine.readings import Reading
 
 MAX_MAKERS = 100  # of one output name; keeps the pairs to compare and the references of its readers few
 _ROOTS = ("input", "run")

@@ -7,7 +7,8 @@ from engine.cron import check_cron, check_zone
 from engine.inputs import input_mistakes
 from engine.keys import MAX_SCHEDULES, SCHEDULE_KEYS
 from engine.schedule_spec import DEFAULT_CATCH_UP, MAX_TAG, MAX_TAG_VALUE, MAX_TAGS, Overlap, ScheduleSpec
-from engine.shapes import Spot, check_key, check_known, check_required, wrong_type
+from engine.shapes import check_key, check_known, check_required
+from engine.spots import Spot, wrong_type
 from engine.states import Priority
 
 

@@ -6,7 +6,6 @@ Each check takes a node and gives the plain value, or None after noting what is 
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from engine.constants import constant
@@ -24,69 +23,15 @@ from engine.keys import (
     TAKEN_NAMES,
 )
 from engine.llm_keys import MAX_TOOLS, MESSAGE_ROLES, TOOL_PATTERN
-from engine.mistakes import Findings, shortened
-from engine.nearest import nearest
-from engine.plain_values import WANTED, not_of_type, value_mistake
+from engine.mistakes import shortened
+from engine.plain_values import WANTED, value_mistake
+from engine.spots import Spot, wrong_type
 from engine.states import RETRIED_BY_DEFAULT, ErrorClass
-from engine.syntax import Expression, Read
-from engine.templates import Template, parse_bare, parse_template, unwrap
+from engine.templates import parse_bare, parse_template, unwrap
 from engine.values import type_name
-from engine.yaml12 import Node, join_path
 
 _STATUS = Key(Kind.INTEGER, "An HTTP status.", minimum=100, maximum=599)
-_DOUBLE_BRACES = re.compile(r"(?<!\$)\{\{\s*((?:inputs?|steps|outputs|run|item|index)\b[^{}]{0,200})\}\}")
 _CONDITION_CONSTANTS = {True: "true", False: "false"}
-
-
-@dataclass(frozen=True, slots=True)
-class Spot:
-    """A node, the path to it, and where findings about it go."""
-
-    node: Node
-    path: str
-    findings: Findings
-
-    def mistake(self, message: str, suggestion: str | None = None) -> None:
-        """Notes a mistake at this node."""
-        self.findings.add(message, self.path, self.node.place, suggestion)
-
-    def warning(self, message: str, suggestion: str | None = None) -> None:
-        """Notes a warning at this node."""
-        self.findings.warn(message, self.path, self.node.place, suggestion)
-
-    def nearest(self, word: str, known: Iterable[str]) -> str | None:
-        """The known name that is most like the word, as long as anybody will see it."""
-        return None if self.findings.full else nearest(word, known)
-
-    def entry(self, key: str) -> "Spot":
-        """The value of a key that is there."""
-        return Spot((self.node.entries or {})[key], join_path(self.path, key), self.findings)
-
-    def item(self, index: int) -> "Spot":
-        """An item of the list."""
-        return Spot((self.node.items or [])[index], f"{self.path}[{index}]", self.findings)
-
-    def key_mistake(self, key: str, message: str, suggestion: str | None = None) -> None:
-        """Notes a mistake at a key itself."""
-        self.findings.add(message, join_path(self.path, key), self.node.keys.get(key, self.node.place), suggestion)
-
-    def key_warning(self, key: str, message: str) -> None:
-        """Notes a warning at a key itself."""
-        self.findings.warn(message, join_path(self.path, key), self.node.keys.get(key, self.node.place))
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Something that an expression reads, and where it stands."""
-
-    read: Read
-    spot: Spot
-
-
-def wrong_type(spot: Spot, wanted: str) -> None:
-    """Notes that the node is of another type than wanted."""
-    value = spot.node.value
-    spot.mistake(not_of_type(wanted, value))
 
 
 def check_key(key: Key, spot: Spot) -> Any:
@@ -123,60 +68,6 @@ def check_required(spot: Spot, known: Mapping[str, Key], what: str) -> None:
     for name, key in known.items():
         if key.required and name not in (spot.node.entries or {}):
             spot.mistake(f"{what} needs `{name}`")
-
-
-def readings(key: Key, spot: Spot) -> list[Reading]:
-    """All that the expressions in a key's value read; notes what is wrong with them."""
-    if key.rendering is Rendering.NONE or spot.findings.full:
-        return []
-    if key.rendering is Rendering.CONDITION:
-        return _condition_readings(spot)
-    found: list[Reading] = []
-    _collect(spot, key.rendering is Rendering.TEXT, found)
-    return found
-
-
-def _condition_readings(spot: Spot) -> list[Reading]:
-    if not isinstance(spot.node.value, str):
-        return []
-    parsed = parse_bare(spot.node.value)
-    for problem in parsed.problems:
-        spot.findings.add_problem(problem, spot.path, spot.node.place)
-    return [Reading(read, spot) for read in parsed.reads]
-
-
-def _collect(spot: Spot, blocks: bool, found: list[Reading]) -> None:
-    if spot.findings.full:
-        return
-    if isinstance(spot.node.value, str):
-        parsed = parse_template(spot.node.value, blocks=blocks)
-        for problem in parsed.problems:
-            spot.findings.add_problem(problem, spot.path, spot.node.place)
-        found.extend(Reading(read, spot) for read in parsed.reads)
-        _warn_of_failing(parsed, spot)
-        _warn_of_double_braces(spot)
-    for name in spot.node.entries or {}:
-        _collect(spot.entry(name), blocks, found)
-    for index in range(len(spot.node.items or [])):
-        _collect(spot.item(index), blocks, found)
-
-
-def _warn_of_failing(parsed: Template, spot: Spot) -> None:
-    """Warns of each expression, outside of blocks, that can only fail: somebody may want that."""
-    for part in parsed.parts:
-        reason = spot.findings.reason(part) if isinstance(part, Expression) else None
-        if isinstance(part, Expression) and reason is not None:
-            place = spot.node.place if part is parsed.whole else spot.findings.within(part.text, spot.node.place)
-            spot.findings.warn(f"{shortened(part.text)}: this can only fail: {reason}", spot.path, place)
-
-
-def _warn_of_double_braces(spot: Spot) -> None:
-    """Text in {{ }} is plain text; one that begins as expressions do was hardly meant as such."""
-    foreign = _DOUBLE_BRACES.search(spot.node.value)
-    if foreign is not None:
-        place = spot.findings.within(foreign[0], spot.node.place)
-        message = f"{shortened(foreign[0])} is plain text here; an expression is written ${{…}}"
-        spot.findings.warn(message, spot.path, place, f"${{{re.sub('^inputs', 'input', foreign[1].strip())}}}")
 
 
 def check_name(spot: Spot, what: str, *, taken: Iterable[str] = TAKEN_NAMES) -> str | None:

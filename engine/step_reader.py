@@ -12,7 +12,9 @@ from engine.drafts import Draft, Scope
 from engine.key_kinds import Key, Kind, StepType
 from engine.keys import HANDLERS, ID_PATTERN, MAX_CASE, MAX_KEY, MAX_STEPS, STEP_KEYS, STEP_TYPES
 from engine.mistakes import Findings
-from engine.shapes import Spot, check_key, check_known, check_name, check_required, readings, wrong_type
+from engine.readings import readings
+from engine.shapes import check_key, check_known, check_name, check_required
+from engine.spots import Spot, wrong_type
 
 _LONGEST_NUMBER = len("[99999]")
 
