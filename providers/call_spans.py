@@ -2,6 +2,7 @@
 
 from urllib.parse import urlsplit
 
+from engine.free_calls import work_of
 from engine.ledger import CallKind, Intent, Settlement
 from engine.money import to_usd
 from engine.tracing import Attributes, Work
@@ -28,11 +29,11 @@ _NAMES_OF_HOSTS = {
 def as_work(errand: Errand, candidate: Candidate, intent: Intent, got: Received, ended: Settlement) -> Work:
     """One upstream call: a failover shows as several, one behind the other."""
     operation, model = _OPERATIONS[errand.kind], candidate.model
-    return Work(
+    return work_of(
+        intent,
+        ended,
         name=f"{operation} {model}",
         kind="client",
-        began_us=intent.at_us,
-        ended_us=ended.finished_us,
         attributes={
             "gen_ai.operation.name": operation,
             "gen_ai.request.model": model,
@@ -40,11 +41,8 @@ def as_work(errand: Errand, candidate: Candidate, intent: Intent, got: Received,
             **_asked(errand.body, streamed=errand.streamed),
             **_used(ended),
             **_answered(got, ended),
-            "aigateway.request.id": errand.scope.request_id,
-            "aigateway.call.id": ended.id,
             "aigateway.requested_model": errand.route.requested,
         },
-        error=None if ended.error_class is None else ended.error_class.value,
     )
 
 

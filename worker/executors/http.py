@@ -12,12 +12,12 @@ from engine.clock import new_id, now_us
 from engine.depth import MAX_DEPTH
 from engine.errors import UserError
 from engine.expressions import render
+from engine.free_calls import free_call
 from engine.keys import HTTP
-from engine.ledger import CallKind, Intent, settle_free
+from engine.ledger import CallKind, Intent
 from engine.plain_values import accepted, given_mistake, not_of_type
 from engine.ports import Failed, Job, Outcome, Succeeded
 from engine.states import ErrorClass
-from engine.tracing import Work
 from worker.outbound import GuardedTarget, Refused, resolve
 from worker.rules import Rules
 
@@ -77,18 +77,13 @@ class HttpExecutor:
             return Failed(ErrorClass.TIMEOUT, f"the address was not found within {limit_s:g} s")
         content, headers = _content(job.step.fields, job)
         intent = _intent(job, method, target)
-        await job.book.open(intent)
         asked = _Asked(method, target, headers, content)
-        try:
+        # By the conventions for HTTP clients, but for the whole URL: what it asks for may be secret.
+        attributes = {"http.request.method": method, "server.address": target.name}
+        async with free_call(job.book, intent, name=method, kind="client", attributes=attributes) as booked:
             outcome = await self._ask(asked, job.step.fields.get("expect_status"), again, limit_s)
-        except UserError as error:
-            await _settle(job, intent, (ErrorClass.INVALID_REQUEST, error.message), asked)
-            raise
-        except asyncio.CancelledError:
-            await asyncio.shield(_settle(job, intent, (ErrorClass.CANCELLED, "stopped before its end"), asked))
-            raise
-        failed = (outcome.error_class, outcome.message) if isinstance(outcome, Failed) else (None, None)
-        await _settle(job, intent, failed, asked)
+            if isinstance(outcome, Failed):
+                booked.failed(outcome.error_class, outcome.message)
         return outcome
 
     async def _ask(self, asked: _Asked, expected: Any, again: bool, limit_s: float) -> Outcome:
@@ -121,30 +116,6 @@ class HttpExecutor:
                 if len(body) > MAX_ANSWER_BYTES:
                     raise UserError("answer_too_large", f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
             return _Answer(response.status_code, dict(response.headers), _body(response, bytes(body)))
-
-
-async def _settle(job: Job, intent: Intent, failed: tuple[ErrorClass | None, str | None], asked: _Asked) -> None:
-    ended_us, span = now_us(), job.call_scope.span
-    if span is not None:
-        span.add(_as_work(asked, intent, ended_us, failed[0]))
-    await job.book.settle(settle_free(intent, ended_us, *failed))
-
-
-def _as_work(asked: _Asked, intent: Intent, ended_us: int, error: ErrorClass | None) -> Work:
-    """By OpenTelemetry's conventions for HTTP clients, but for the whole URL: what it asks for may be secret."""
-    return Work(
-        name=asked.method,
-        kind="client",
-        began_us=intent.at_us,
-        ended_us=ended_us,
-        attributes={
-            "http.request.method": asked.method,
-            "server.address": asked.target.name,
-            "aigateway.request.id": intent.scope.request_id,
-            "aigateway.call.id": intent.id,
-        },
-        error=None if error is None else error.value,
-    )
 
 
 def _intent(job: Job, method: str, target: GuardedTarget) -> Intent:
