@@ -25,6 +25,7 @@ group = typer.Typer(
     epilog="Example: aigateway runs list",
 )
 RunArgument = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
+RunsArgument = Annotated[list[str], typer.Argument(metavar="ID…", help="The run's id, or several.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -101,33 +102,33 @@ def events(*, run_id: RunArgument, as_json: JsonOption = False, config: ConfigOp
 
 
 @group.command(epilog="Example: aigateway runs cancel 01997f3e-…")
-def cancel(*, run_id: RunArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Cancels a run: queued steps at once, calls in flight within two seconds."""
-    _steer(run_id, "cancel", None, as_json=as_json, config=config)
+def cancel(*, run_ids: RunsArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Cancels runs: queued steps at once, calls in flight within two seconds."""
+    _steer(run_ids, "cancel", None, as_json=as_json, config=config)
 
 
 @group.command(epilog="Example: aigateway runs pause 01997f3e-…")
-def pause(*, run_id: RunArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Starts no further step of a run; those in flight end."""
-    _steer(run_id, "pause", None, as_json=as_json, config=config)
+def pause(*, run_ids: RunsArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Starts no further step of these runs; those in flight end."""
+    _steer(run_ids, "pause", None, as_json=as_json, config=config)
 
 
 @group.command(epilog="Example: aigateway runs resume 01997f3e-… --budget 2")
 def resume(
     *,
-    run_id: RunArgument,
+    run_ids: RunsArgument,
     budget: Annotated[float | None, typer.Option(min=0, metavar="USD", help="The run's new budget.")] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Lets a paused run go on, after a budget stop with a larger budget."""
-    _steer(run_id, "resume", None if budget is None else {"budget_usd": budget}, as_json=as_json, config=config)
+    """Lets paused runs go on, after a budget stop with a larger budget."""
+    _steer(run_ids, "resume", None if budget is None else {"budget_usd": budget}, as_json=as_json, config=config)
 
 
-@group.command(epilog="Example: aigateway runs retry 01997f3e-…")
-def retry(*, run_id: RunArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+@group.command(epilog="Example: aigateway runs list --status failed --since 1d | cut -f1 | xargs aigateway runs retry")
+def retry(*, run_ids: RunsArgument, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Goes on from the step that failed; what succeeded before is not run again."""
-    _steer(run_id, "retry", None, as_json=as_json, config=config)
+    _steer(run_ids, "retry", None, as_json=as_json, config=config)
 
 
 @group.command(epilog="Example: aigateway runs fork 01997f3e-… --from report -i topic=owls --model report=fast")
@@ -203,12 +204,23 @@ def _payload(text: str | None, data: list[str]) -> Any:
         raise typer.BadParameter(f"the payload is no JSON: {error}", param_hint="JSON") from None
 
 
-def _steer(run_id: str, verb: str, body: dict[str, Any] | None, *, as_json: bool, config: str | None) -> None:
+def _steer(run_ids: list[str], verb: str, body: dict[str, Any] | None, *, as_json: bool, config: str | None) -> None:
+    """One run after the other; one that refuses is told of and keeps none of the others. Exit code 1 where one did."""
     from aigateway.client import path
+    from engine.errors import AIGatewayError, RetryableError
 
+    refused = 0
     with connect(config) as client:
-        run = client.post(path("runs", run_id, verb), body)
-    _print_run(run, as_json=as_json)
+        for run_id in run_ids:
+            try:
+                _print_run(client.post(path("runs", run_id, verb), body), as_json=as_json)
+            except AIGatewayError as error:
+                if len(run_ids) == 1 or isinstance(error, RetryableError):
+                    raise
+                typer.echo(f"aigateway: {run_id}: {error.message}", err=True)
+                refused += 1
+    if refused:
+        raise typer.Exit(1)
 
 
 def _print_run(run: dict[str, Any], *, as_json: bool) -> None:

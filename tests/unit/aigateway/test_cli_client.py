@@ -249,6 +249,10 @@ def test_runs_are_listed_shown_and_cancelled(tmp_path: Path) -> None:
     code, out, _ = aigateway(gateway, "runs", "show", "r1", "--json", cwd=tmp_path)
     assert json.loads(out)["steps"][0]["id"] == "search"
     assert aigateway(gateway, "runs", "cancel", "r1", cwd=tmp_path)[:2] == (0, "r1 cancelled\n")
+    over = {"message": "it is over", "type": "invalid_request_error", "code": "run_ended", "param": None}
+    gateway.answers["/v1/runs/r0/cancel"] = (409, {"error": over})
+    several = aigateway(gateway, "runs", "cancel", "r0", "r1", cwd=tmp_path)
+    assert several == (1, "r1 cancelled\n", "aigateway: r0: it is over\n")
     gateway.answers["/v1/runs/r1/resume"] = (202, RUN)
     assert aigateway(gateway, "runs", "resume", "r1", "--budget", "2", cwd=tmp_path)[:2] == (0, "r1 running\n")
     assert gateway.asked[-1] == ("POST", "/v1/runs/r1/resume", {"budget_usd": 2.0})
