@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx2
 
+from aigateway.config_environment import API_KEY_VARIABLE
 from aigateway.settings import ServerAddress
 from engine.errors import AIGatewayError, FatalError, Mistake, RetryableError, UserError
 
@@ -141,6 +142,8 @@ def _refusal(answer: httpx2.Response, what: str) -> AIGatewayError:
     if not isinstance(error, dict):
         return FatalError("http_error", f"the server answered {answer.status_code} to {what}")
     told = cast("dict[str, Any]", error)
+    if answer.status_code == 401:
+        return FatalError(str(told.get("code")), f"{told.get('message')}; commands take it from {API_KEY_VARIABLE}")
     details = [mistake_of(entry) for entry in cast("list[Any]", told.get("details") or [])]
     return FatalError(str(told.get("code")), str(told.get("message")), param=told.get("param"), details=details)
 

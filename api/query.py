@@ -1,4 +1,4 @@
-"""Query parameters that a route does not know are refused by name, on every route under /v1 that FastAPI answers.
+"""Query parameters that a route does not know, or that are given twice, are refused by name, on every route under /v1 that FastAPI answers.
 
 A filter with a typing error would otherwise answer something else than was asked. The hot routes take any, since clients of other
 APIs send theirs (`?beta=true`).
@@ -28,6 +28,8 @@ async def check_query(request: Request) -> None:
             hint = f", did you mean `{near}`?" if near else f"; known here: {', '.join(sorted(known)) or 'none'}"
             message = f"`{name[:_SHOWN]}` is no query parameter of this route{hint}"
             raise UserError("invalid_parameter", message, param=name[:_SHOWN])
+        if len(request.query_params.getlist(name)) > 1:  # one of them would be left out unsaid
+            raise UserError("invalid_parameter", f"`{name}` is given more than once", param=name)
 
 
 def _known_names(request: Request, route: APIRoute) -> set[str]:

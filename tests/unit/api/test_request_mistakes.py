@@ -66,6 +66,13 @@ def test_a_bad_body_names_the_field(
     assert message is None or error["message"] == message
 
 
+@pytest.mark.parametrize("query", ["tag=a:b&tag=c:d", "limit=1&limit=2", "status=failed&status=queued"])
+def test_a_parameter_is_given_once(client: TestClient, query: str) -> None:
+    error = client.get(f"/v1/runs?{query}").json()["error"]
+    name = query.partition("=")[0]
+    assert (error["param"], error["message"]) == (name, f"`{name}` is given more than once")
+
+
 def test_a_list_of_budgets_names_the_entry_and_its_field(client: TestClient) -> None:
     wrong = client.put("/v1/budgets", json=[{"name": "a", "limit_usd": 1}, {"name": "b", "limit_us": 1}])
     told = {one["path"]: (one["message"], one["suggestion"]) for one in wrong.json()["error"]["details"]}
