@@ -95,10 +95,7 @@ def _tools(body: Json, request: Json, dropped: list[str]) -> None:
         wanted = as_object(choice)
         kind = as_text(wanted.get("type"))
         if kind not in _TOOLS:
-            raise refused(
-                "tool_choice",
-                f"a choice of type `{kind}` cannot be carried; choose a function or a custom tool, or `auto`, `none`, `required`",
-            )
+            raise refused("tool_choice", f"a choice of type `{kind}` is not known here; function and custom tools are")
         request["tool_choice"] = {"type": kind, kind: {"name": wanted.get("name")}}
     if body.get("parallel_tool_calls") is not None:
         request["parallel_tool_calls"] = body["parallel_tool_calls"]
@@ -109,7 +106,7 @@ def _tool(tool: Json, at: int, dropped: list[str]) -> Json:
     if kind not in _TOOLS:
         raise refused(
             f"tools[{at}]",
-            f"a tool of type `{kind}` cannot be carried to every provider; use tools of type `function` or `custom`",
+            f"a tool of type `{kind}` runs at OpenAI and is not known here; function and custom tools are",
         )
     made: Json = {"name": tool.get("name")}
     for key in _TOOLS[kind]:
