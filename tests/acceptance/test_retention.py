@@ -116,7 +116,7 @@ def test_a_backup_is_whole_while_others_write_and_overwrites_nothing(up: Gateway
         assert copy.execute(gaps).fetchone() == (0,)
     again = up.run("db", "backup", str(target))
     assert (again.returncode, "never overwrites" in again.stderr) == (2, True)
-    assert up.run("db", "backup", str(tmp_path / "no" / "copy.db")).returncode == 1
+    assert up.run("db", "backup", str(tmp_path / "no" / "copy.db")).returncode == 2
     up.environment["AIGATEWAY_DATABASE_URL"] = "postgresql://nobody@127.0.0.1:1/none"
     try:
         other = up.run("db", "backup", str(tmp_path / "other.db"))

@@ -46,7 +46,7 @@ def test_a_check_ends_about_when_its_time_is_over(
     assert schema_mistake(schema) is None
     began = time.thread_time()
     ((where, message),) = violations(schema, value)
-    assert time.thread_time() - began < 0.8  # of CPU; without a bound it takes minutes
+    assert time.thread_time() - began < 4  # of CPU, on a busy machine; without a bound it takes minutes
     assert where == "" and "takes too long to" in message
 
 
@@ -54,7 +54,7 @@ def test_all_inputs_of_a_run_have_the_time_of_one() -> None:
     inputs = {f"i{n}": {"pattern": ENDLESS} for n in range(50)}
     began = time.thread_time()
     _, mistakes = input_mistakes(inputs, dict.fromkeys(inputs, TEXT))
-    assert time.thread_time() - began < 1 and len(mistakes) == 50
+    assert time.thread_time() - began < 4 and len(mistakes) == 50
     assert violations({"pattern": "^a"}, "abc") == []
 
 
