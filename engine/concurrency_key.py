@@ -13,11 +13,12 @@ from engine.keys import CONCURRENCY_KEYS
 from engine.readings import readings
 from engine.references import Names
 from engine.spots import Spot
+from engine.store.json_text import storable
 from engine.values import Bounds, is_number, to_text, type_name
 
 _ONE_INPUT = re.compile(r"\$\{\s*input\.([A-Za-z0-9_]+)\s*\}")
 _STRUCTURES = frozenset({"object", "array", "null"})
-_LONGEST_KEY = 200  # characters; a longer one is told apart by its hash
+_LONGEST_KEY = 200  # characters; a longer one, and one that is no text to a database, is told apart by its hash
 
 
 def check_concurrency(spot: Spot, names: Names, scope: Scope, inputs: Any) -> None:
@@ -54,7 +55,7 @@ def line_name(workflow: str, concurrency: Concurrency, given: Any) -> str:
         )
         raise UserError("invalid_input", message, param="input")
     text = to_text(value, Bounds())
-    if len(text) <= _LONGEST_KEY:
+    if len(text) <= _LONGEST_KEY and text == storable(text):
         return f"{workflow}:{text}"
     return f"{workflow}#{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 

@@ -6,6 +6,7 @@ libpq"): they cost more than the server needs for the statement. Used by `engine
 
 import re
 import select
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -92,6 +93,9 @@ class Pipeline:
         self._ready.register(self._wire.socket, select.POLLIN)
         self._prepared: dict[str, _Prepared] = {}
         self._numbers = 0
+        self._mark = (
+            uuid.uuid4().hex.encode()
+        )  # behind a pooler that shares connections another's statement is never taken for one's own
         self.outdated = False
         self._asked: list[str | None] = []  # answers under way, in order: None, or the text that is being prepared
 
@@ -140,7 +144,7 @@ class Pipeline:
 
         text = _PLACE.sub(place, sql).encode()
         self._numbers += 1
-        return _Prepared(b"s%d" % self._numbers, text, tuple(places))
+        return _Prepared(b"s%d_%s" % (self._numbers, self._mark), text, tuple(places))
 
     def _forget(self) -> None:
         self._wire.send_query_params(_FORGET.encode(), None)

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from engine.errors import RetryableError, UserError
+from engine.errors import FatalError, RetryableError, UserError
 from engine.store.pipeline import Pipeline
 from engine.store.statements import Bound
 
@@ -33,6 +33,7 @@ class PostgresqlConnection:
         self._used = monotonic()
         self._nothing_done = False
         self._writes = False
+        self._spoilt = False  # a statement of the transaction has failed
 
     @property
     def nothing_done(self) -> bool:
@@ -45,6 +46,7 @@ class PostgresqlConnection:
         It travels with the first statement, unless the connection has been idle: one that died meanwhile is found out here.
         """
         self._nothing_done = True
+        self._spoilt = False
         self._writes = writes
         begin = _BEGIN if writes else _BEGIN_READING
         if monotonic() - self._used > _FRESH_S:
@@ -57,14 +59,24 @@ class PostgresqlConnection:
         return self.execute_all([(sql, parameters)])[0]
 
     def execute_all(self, statements: Sequence[Bound]) -> Sequence[Any]:
-        """See Connection; in one round trip with all that waits to be sent. Raises: as `execute`."""
+        """See Connection; in one round trip with all that waits to be sent.
+
+        Raises: as `execute`; FatalError behind a statement that failed, where the work went on all the same: what waited to be sent
+        with that one is lost, and the server answers COMMIT with a rollback that is no error.
+        """
+        if self._spoilt:
+            raise FatalError(
+                "transaction_spoilt", "a statement of this transaction had failed: nothing of it is stored"
+            )
         everything = [*self._unsent, *statements]
         self._unsent = []
+        self._spoilt = True
         try:
             answers = self._pipeline.ask(everything)
         except psycopg.DataError as error:
             raise UserError("invalid_text", f"a value cannot be stored or looked for: {error}") from error
         self._nothing_done = False  # what began the transaction was answered
+        self._spoilt = False
         return answers[-len(statements) :]
 
     def send(self, sql: str, parameters: Mapping[str, Any]) -> None:

@@ -89,6 +89,12 @@ def test_runs_are_counted_apart_by_their_key(hand: Hand) -> None:
     assert under_way(hand, other_a)
 
 
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
+def test_a_key_may_be_what_no_database_takes_as_text(hand: Hand, name: str) -> None:
+    first, second, other = (hand.start(BY_CUSTOMER, {"customer": each}) for each in (name, name, name + "x"))
+    assert [under_way(hand, each) for each in (first, second, other)] == [True, False, True]
+
+
 @pytest.mark.parametrize("given", [{"customer": {"id": 1}}, {"customer": None}, {}])
 def test_a_key_that_is_no_plain_value_is_refused_at_submission(hand: Hand, given: Any) -> None:
     with pytest.raises(UserError, match=r"concurrency\.key") as refused:

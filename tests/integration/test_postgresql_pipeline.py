@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -9,8 +10,9 @@ import pytest
 from services import wait_until
 from sqlalchemy import text
 
-from engine.errors import UserError
+from engine.errors import FatalError, UserError
 from engine.store.database import Database, Tx
+from engine.store.postgresql_connection import PostgresqlConnection
 from engine.store.statements import Statement
 
 MEGABYTE = 1_000_000
@@ -84,6 +86,35 @@ def test_behind_a_statement_that_fails_none_is_executed_and_none_before_it_stand
     assert value(database, "SELECT count(*) FROM kept") == 0
     database.write_now(lambda tx: tx.many(insert, [{"id": 1}, {"id": 2}]))
     assert value(database, "SELECT count(*) FROM kept") == 2
+
+
+@pytest.mark.parametrize("refused", ["x", "a\0b"])
+def test_what_goes_on_behind_a_statement_that_failed_is_not_taken_for_stored(database: Database, refused: str) -> None:
+    """The server answers COMMIT with ROLLBACK then, and what waited to be sent was lost with that statement."""
+    database.write_now(lambda tx: tx.run(asks("CREATE TABLE IF NOT EXISTS whole (id integer)")))
+
+    def write(tx: Tx) -> None:
+        tx.send(asks("INSERT INTO whole VALUES (:id)"), {"id": 1})
+        with suppress(UserError):
+            tx.one(asks("SELECT CAST(:a AS integer)"), {"a": refused})
+        if refused != "x":
+            tx.send(asks("INSERT INTO whole VALUES (:id)"), {"id": 2})
+
+    with pytest.raises(FatalError):
+        database.write_now(write)
+    assert value(database, "SELECT count(*) FROM whole") == 0
+
+
+def test_no_connection_takes_a_statement_of_another_for_its_own(postgres_url: str) -> None:
+    """As behind a pooler that shares connections: names that were given twice would be executed for each other."""
+    names: list[str] = []
+    for _ in range(2):
+        connection = PostgresqlConnection(postgres_url)
+        connection.begin(writes=False)
+        names += [name for (name,) in connection.execute("SELECT name FROM pg_prepared_statements", {}).fetchall()]
+        connection.commit()
+        connection.close()
+    assert len(names) == len(set(names)) == 4
 
 
 def test_more_than_the_sockets_hold_goes_both_ways_at_once(database: Database) -> None:
