@@ -30,6 +30,10 @@ MANY: dict[str, Any] = {
         {"name": "web_serch", "arguments": {}},
         {"name": "web_search", "arguments": "{broken"},
         {"name": "web_search", "arguments": {"count": "many"}},
+        {
+            "name": "web_search",
+            "arguments": '{"query": ' + "[" * 199 + "]" * 199 + "}",
+        },  # 200 levels, and one with its row
     ]
 }
 SIMULATED: dict[str, Any] = {
@@ -147,9 +151,10 @@ def test_what_goes_wrong_with_calls_is_told_to_the_model(up: Gateway) -> None:
         "research[0].web_serch": "invalid_request",
         "research[0].web_search_3": "invalid_request",
         "research[0].web_search_4": "invalid_request",
+        "research[0].web_search_5": "invalid_request",
     }
     assert "did you mean web_search?" in failed["research[0].web_serch"]["message"]
-    assert "JSON object" in failed["research[0].web_search_3"]["message"]
+    assert all("JSON object" in failed[f"research[0].web_search_{number}"]["message"] for number in (3, 5))
     assert "arguments.count has to be integer" in failed["research[0].web_search_4"]["message"]
 
 

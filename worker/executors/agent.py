@@ -231,7 +231,8 @@ def _arguments(told: Any) -> dict[str, Any] | str:
         value: Any = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
         return text
-    return as_object(value) if isinstance(value, dict) and not is_too_deep(value) else text
+    storable = isinstance(value, dict) and not is_too_deep([value])  # one level further down, in the row of the call
+    return as_object(value) if storable else text
 
 
 def _kept(done: Completed, calls: Sequence[ToolCall]) -> Json:
