@@ -1,7 +1,7 @@
 """A chat call through the gateway, with ledger, key and budget on, beside a bare FastAPI + aiohttp forwarder that does nothing else.
 
 The leanest forwarder passes bytes on unread; it runs on asyncio's event loop, which the gateway has too, and once more on uvloop. A
-third one is as people write it: JSON read and written. Same upstream, same client, in turns, many short rounds: CPU a request and a
+third one is as people write and install it: JSON read and written, uvicorn's plain HTTP parser. Same upstream, same client, in turns, many short rounds: CPU a request and a
 streamed chunk of the process that serves them, and what it adds to the time until the first byte. Each is the best round's; a
 ratio is the median of the rounds' own, whose two sides had the same machine. `--rounds N --quick` make it longer or shorter.
 Prints one JSON line.
@@ -198,7 +198,7 @@ def main() -> None:
             floor(upstream, "uvloop") as fast,
             floor(upstream, "asyncio", "json") as written,
         ):
-            floors = {"floor": bare, "floor_uvloop": fast, "floor_json": written}
+            floors = {"floor": bare, "floor_uvloop": fast, "floor_plain": written}
             ways = {"gateway": ours, **floors, "upstream": Served(upstream)}
             rounds = [one_round(ways) for _ in range(3 if given.quick else given.rounds)]
     found = {way: best(rounds, way) for way in ("gateway", *floors)}

@@ -1,13 +1,15 @@
 """The floor that `bench_gateway.py` measures against: FastAPI and aiohttp passing bytes on, and nothing else.
 
 It books nothing and checks nothing: the cost of HTTP in, HTTP out in Python. Started as `python gateway_floor.py PORT UPSTREAM LOOP KIND`:
-LOOP is uvicorn's name of an event loop, asyncio or uvloop; KIND is `bytes`, which reads nothing either, or `json`, the forwarder
-that people write, which reads what is asked to know whether it is to be streamed, and what is answered.
+LOOP is uvicorn's name of an event loop, asyncio or uvloop. KIND is `bytes`, which reads nothing either, over uvicorn's fast HTTP
+parser (httptools), or `json`, the forwarder that people write, which reads what is asked to know whether it is to be streamed,
+and what is answered, over the parser that `pip install uvicorn` comes with (h11).
 """
 
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 import uvicorn
@@ -53,5 +55,7 @@ async def pieces(answer: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
 
 
 if __name__ == "__main__":
-    app.post("/v1/chat/completions")({"json": forward_json, "bytes": forward_bytes}[sys.argv[4]])
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), loop=sys.argv[3], log_level="error", access_log=False)
+    forward, http = {"json": (forward_json, "h11"), "bytes": (forward_bytes, "httptools")}[sys.argv[4]]
+    app.post("/v1/chat/completions")(forward)
+    quiet: dict[str, Any] = {"log_level": "error", "access_log": False}
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), loop=sys.argv[3], http=http, **quiet)
