@@ -41,8 +41,16 @@ class LockedBudgets:
         """What `read` locks and returns, read once a `name`. A budget is one row, however many lists it is in."""
         found = self._lists.get(name)
         if found is None:
-            found = self._lists[name] = [self._rows.setdefault(row["id"], row) for row in read()]
+            found = self._lists[name] = [self._kept(row) for row in read()]
         return found
+
+    def _kept(self, read: Row) -> Row:
+        """The row as it is known here. One that was forgotten since something was added to it does not tell that yet."""
+        row = self._rows.get(read["id"])
+        if row is None:
+            read["settled_picousd"] += self._added.get(read["id"], 0)
+            row = self._rows[read["id"]] = read
+        return row
 
     def open_picousd(self, budget: Row, since_us: int, read: Callable[[int], int]) -> int:
         """The worst case of its open calls, summed up by `read` at first. `since_us` may move by the time that a group takes."""

@@ -136,6 +136,24 @@ def test_a_call_belongs_to_the_period_in_which_it_began(till: Till) -> None:
     till.open(100)
 
 
+def test_what_is_added_beside_a_period_that_begins_counts_for_the_rest_of_its_commit_group(till: Till) -> None:
+    till.set_budget("a-day", 1000)
+    till.set_budget("whole", 100, Period.TOTAL)
+    till.now += 60 * SECOND
+    till.settle(till.open(10), 10)  # both are summed up anew here, as once after they were set
+    call = till.open(50)
+    till.now += DAY
+    refused: list[bool] = []
+
+    def group() -> None:
+        till.settle(call, 50)
+        refused.extend(till.try_open(till.intent(reserve)) is not None for reserve in (30, 20))
+
+    till.together(group)
+    assert refused == [False, True]
+    assert till.sums("whole") == (60, 60, 30)
+
+
 def test_a_clock_that_lags_behind_does_not_bring_yesterday_back(till: Till) -> None:
     till.set_budget("one", 100)
     till.now += DAY
