@@ -35,13 +35,15 @@ class GroupCommit:
         *,
         writes: bool = True,
         hand_out: Callable[[Iterable[Answer]], None] = hand_out,
+        replay: Callable[[list[Asked]], None] | None = None,
     ) -> None:
-        """`hand_out` gives the answers, from the thread that this runs on."""
+        """`hand_out` gives the answers, from the thread that this runs on. `replay` takes over a group in which one member failed."""
         self._connect = connect
         self._crash_at = crash_at
         self._dialect = dialect
         self._writes = writes
         self._hand_out = hand_out
+        self._replay = replay or self._one_by_one
         self._connection: Connection | None = None
         self._begun = False
 
@@ -68,11 +70,14 @@ class GroupCommit:
             if len(group) == 1 or isinstance(error, _NothingTaken):
                 self._hand_out(Answer(member, error=error) for member in group)
             else:
-                for member in group:
-                    self._hand_out([self._alone(member)])
+                self._replay(group)
             return None
         self._hand_out(map(Answer, group, values))
         return None
+
+    def _one_by_one(self, group: list[Asked]) -> None:
+        for member in group:
+            self._hand_out([self._alone(member)])
 
     def _alone(self, member: Asked) -> Answer:
         try:

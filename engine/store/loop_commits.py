@@ -25,7 +25,8 @@ class LoopCommits:
     """Belongs to the first loop that asks, until that is closed. `thread` is the line of the writer's thread."""
 
     def __init__(self, connect: Callable[[], Connection], thread: Line, crash_at: CrashPoint | None) -> None:
-        self._commits = GroupCommit(connect, "sqlite", crash_at, hand_out=give_all)
+        # One by one takes many locks and long: the thread waits for each, where this loop would have to refuse.
+        self._commits = GroupCommit(connect, "sqlite", crash_at, hand_out=give_all, replay=self._leave_to_thread)
         self._thread = thread
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pending: list[Asked] = []
@@ -101,6 +102,9 @@ class LoopCommits:
     def _hand_on(self) -> "asyncio.Future[Any] | None":
         """Returns what the last of them waits for."""
         group, self._pending = self._pending, []
+        self._leave_to_thread(group)
+        return cast("asyncio.Future[Any]", group[-1].future) if group else None
+
+    def _leave_to_thread(self, group: list[Asked]) -> None:
         for asked in group:
             self._thread.put(asked)
-        return cast("asyncio.Future[Any]", group[-1].future) if group else None

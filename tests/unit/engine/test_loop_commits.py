@@ -61,6 +61,28 @@ def test_a_failing_member_fails_alone(database: Database) -> None:
     assert not isinstance(first, Exception) and not isinstance(third, Exception)
 
 
+def test_who_shares_a_group_with_a_failing_member_is_not_refused_for_a_lock(
+    database: Database, sqlite_url: str
+) -> None:
+    blocker = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+    soon = threading.Timer(0.1, blocker.execute, ("ROLLBACK",))
+
+    def take(_: object) -> None:
+        """Another process writes between two of those that are replayed one by one."""
+        blocker.execute("BEGIN IMMEDIATE")
+        soon.start()
+
+    async def play() -> list[object]:
+        first = database.begin_write(lambda tx: put(tx, "a"), take)
+        return await asyncio.gather(first, *begin(database, "a", "b"), return_exceptions=True)
+
+    first, second, third = asyncio.run(play())
+    assert first is None and isinstance(second, sqlite3.IntegrityError)
+    assert not isinstance(third, Exception)
+    soon.join()
+    blocker.close()
+
+
 def test_a_lock_that_another_holds_does_not_stop_the_loop_and_is_waited_for_on_the_thread(
     database: Database, sqlite_url: str
 ) -> None:
