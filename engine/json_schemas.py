@@ -5,6 +5,7 @@ Schemas stand alone: a reference leads to another place of the same schema, noth
 
 import re
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, cast
 
 from engine.nearest import nearest
@@ -27,6 +28,8 @@ _SAME_VALUE = (
 _CONDITIONAL = frozenset({"then", "else"})
 _LONGEST = 200
 MAX_PATTERN = 10_000  # characters
+MAX_WRITTEN_OUT = 100_000
+"""Characters with all repetitions: some ten megabytes while it is compiled."""
 _MOST = 1_000  # mistakes that are looked for
 
 
@@ -128,10 +131,23 @@ def _pattern_mistake(pattern: str) -> str | None:
         return f"a regular expression may have at most {MAX_PATTERN} characters"
     try:
         re.compile(pattern)
+        if _written_out(cast(Any, import_module("re._parser")).parse(pattern)) > MAX_WRITTEN_OUT:
+            return "a regular expression repeats too much: {n} inside of {n} multiplies"
         regex.compile(pattern)
     except (re.error, regex.error, RecursionError, OverflowError) as error:
         return f"not a regular expression: {error}"
     return None
+
+
+def _written_out(part: Any) -> int:
+    """About how many characters a pattern has, as Python's parser reads it, when each repetition is written as often as it is
+    demanded. `regex` does write them out as it compiles: a few characters may take all memory.
+    """
+    if isinstance(part, tuple) and str(cast(Any, part)[0]).endswith("_REPEAT"):
+        least, _, inner = cast(Any, part)[1]
+        return max(1, least) * _written_out(inner)
+    parts: Any = getattr(cast(Any, part), "data", cast(Any, part))
+    return 1 + sum(map(_written_out, parts)) if isinstance(parts, list | tuple) else 1
 
 
 def _goes_in_circles(root: Any, schema: Any, seen: dict[int, bool]) -> bool:

@@ -74,6 +74,14 @@ def test_thousands_of_rows_are_within_the_bounds(schema: dict[str, Any]) -> None
     assert violations(schema, ROWS) == []
 
 
+@pytest.mark.parametrize("inner", ["a", "[ab]", "(?:a|b)", "(?=a)a", "(?:)a"])
+def test_a_pattern_that_would_take_all_memory_is_refused_before_it_is_compiled(inner: str) -> None:
+    """The largest that this would take, were it not refused, is a gigabyte."""
+    found = schema_mistake({"pattern": f"^(?:(?:(?:{inner}{{100}}){{50}}?){{50,60}}){{1,}}$"})
+    assert found is not None and "repeats too much" in found[1]
+    assert schema_mistake({"pattern": f"^({inner}{{1000}}-){{8}}(x{{0,60000}}){{0,60000}}$"}) is None
+
+
 def test_patterns_are_pythons_and_what_cannot_be_bounded_is_refused() -> None:
     assert violations({"pattern": r"^(?=.*\d)(?=.*[A-Z]).{8,}\Z"}, "longEnough1") == []
     assert violations({"pattern": r"^a{,5}$"}, "b") == [("", "has to match ^a{,5}$")]
