@@ -147,7 +147,7 @@ def _written_out(part: Any) -> int:
         least, _, inner = cast(Any, part)[1]
         return max(1, least) * _written_out(inner)
     parts: Any = getattr(cast(Any, part), "data", cast(Any, part))
-    return 1 + sum(map(_written_out, parts)) if isinstance(parts, list | tuple) else 1
+    return 1 + sum(map(_written_out, cast("list[Any]", parts))) if isinstance(parts, list | tuple) else 1
 
 
 def _goes_in_circles(root: Any, schema: Any, seen: dict[int, bool]) -> bool:

@@ -22,11 +22,15 @@ class SqliteConnection:
         """
         self._waits_by_itself = False
         self._may_wait = may_wait
+        patience = BUSY_TIMEOUT_S if may_wait else 0.0
         try:
-            patience = BUSY_TIMEOUT_S if may_wait else 0.0
             self._raw = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise RetryableError("database_unavailable", f"{path}: {error}") from error
+        try:
             self._prepare()
         except sqlite3.Error as error:
+            self._raw.close()
             raise RetryableError("database_unavailable", f"{path}: {error}") from error
 
     def _prepare(self) -> None:

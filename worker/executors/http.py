@@ -3,13 +3,14 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 
 from engine.clock import new_id, now_us
-from engine.depth import MAX_DEPTH
+from engine.depth import MAX_DEPTH, is_too_deep
 from engine.errors import UserError
 from engine.expressions import render
 from engine.free_calls import free_call
@@ -159,17 +160,24 @@ def _content(fields: Mapping[str, Any], job: Job) -> tuple[bytes | None, dict[st
     return None if body is None else body.encode(), headers
 
 
+def _read(body: bytes) -> Any:
+    """How deep Python itself reads depends on its release."""
+    try:
+        value = json.loads(body)
+    except RecursionError:
+        value = None
+    else:
+        if not is_too_deep(value):
+            return value
+    raise UserError("answer_too_deep", f"the answer is nested too deeply: {MAX_DEPTH} levels are the limit")
+
+
 def _body(response: httpx2.Response, body: bytes) -> Any:
     """Data where the answer says that it is JSON and it is, else text. Raises: UserError for what is nested too deeply to be read."""
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json" or kind.endswith("+json"):
-        try:
-            return json.loads(body)
-        except ValueError:
-            pass
-        except RecursionError as error:
-            message = f"the answer is nested too deeply: {MAX_DEPTH} levels are the limit"
-            raise UserError("answer_too_deep", message) from error
+        with suppress(ValueError):
+            return _read(body)
     return body.decode(response.charset_encoding or "utf-8", errors="replace")
 
 
