@@ -1,7 +1,7 @@
 """Calls of other workflows: what is wrong with them before anything runs, and where it stands in the text."""
 
 from dataclasses import dataclass
-from time import process_time
+from time import thread_time
 
 import pytest
 
@@ -130,9 +130,14 @@ def test_the_names_of_a_turns_calls() -> None:
 def test_places_of_thousands_of_mistakes_are_found_in_one_walk() -> None:
     lines = [f"  - {{id: s{number}, type: set, value: 1, needs: []}}\n" for number in range(3_000)]
     text = "name: w\nsteps:\n" + "".join(lines)
-    begun = process_time()
-    definition = load(text)
-    loaded = process_time()
-    mistakes = located(definition, [Mistake("no", f"steps.s{number}.value") for number in range(3_000)])
-    assert [mistake.line for mistake in mistakes] == list(range(3, 3_003)) and mistakes[-1].column == 35
-    assert process_time() - loaded < 2 * (loaded - begun)
+    mistakes = [Mistake("no", f"steps.s{number}.value") for number in range(3_000)]
+    found: list[Mistake] = []
+    ratios: list[float] = []
+    for _ in range(3):  # the collector may strike in one of them
+        begun = thread_time()
+        definition = load(text)
+        loaded = thread_time()
+        found = located(definition, mistakes)
+        ratios.append((thread_time() - loaded) / (loaded - begun))
+    assert [mistake.line for mistake in found] == list(range(3, 3_003)) and found[-1].column == 35
+    assert min(ratios) < 2
