@@ -1,6 +1,7 @@
 """A schema that its author meant badly costs a check about a second at most, and every other one says what jsonschema says."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,6 +25,18 @@ def layered(keyword: str) -> dict[str, Any]:
     return {"$ref": "#/$defs/l0", "$defs": {**layers, f"l{LAYERS}": {"type": "string"}}}
 
 
+def least_cpu_s(check: Callable[[], None], enough_s: float) -> float:
+    """Of three times at most: what else the machine does only ever adds."""
+    least = float("inf")
+    for _ in range(3):
+        began = time.thread_time()
+        check()
+        least = min(least, time.thread_time() - began)
+        if least < enough_s:
+            break
+    return least
+
+
 @pytest.mark.parametrize(
     ("schema", "value"),
     [
@@ -44,17 +57,22 @@ def test_a_check_ends_about_when_its_time_is_over(
     for name in ("MAX_WORK", "MAX_CPU_S", "PATTERN_S"):  # a fifth of the time, so that waiting costs less
         monkeypatch.setattr(schema_validator, name, getattr(schema_validator, name) / 5)
     assert schema_mistake(schema) is None
-    began = time.thread_time()
-    ((where, message),) = violations(schema, value)
-    assert time.thread_time() - began < 4  # of CPU, on a busy machine; without a bound it takes minutes
-    assert where == "" and "takes too long to" in message
+
+    def check() -> None:
+        ((where, message),) = violations(schema, value)
+        assert where == "" and "takes too long to" in message
+
+    assert least_cpu_s(check, 0.8) < 0.8  # without a bound it takes minutes
 
 
 def test_all_inputs_of_a_run_have_the_time_of_one() -> None:
     inputs = {f"i{n}": {"pattern": ENDLESS} for n in range(50)}
-    began = time.thread_time()
-    _, mistakes = input_mistakes(inputs, dict.fromkeys(inputs, TEXT))
-    assert time.thread_time() - began < 4 and len(mistakes) == 50
+
+    def check() -> None:
+        _, mistakes = input_mistakes(inputs, dict.fromkeys(inputs, TEXT))
+        assert len(mistakes) == 50
+
+    assert least_cpu_s(check, 1) < 1
     assert violations({"pattern": "^a"}, "abc") == []
 
 
